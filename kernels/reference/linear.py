@@ -1,0 +1,14 @@
+"""Matrix products."""
+
+from ._arrays import namespace
+
+
+def matmul(x, y):
+    """(..., M, K) @ (..., K, N) -> (..., M, N); leading axes broadcast."""
+    return namespace(x).matmul(x, y)
+
+
+def linear(x, w, b):
+    """x @ w.T + b: (..., I), (O, I), (O,) or None -> (..., O)."""
+    y = namespace(x).matmul(x, w.T)
+    return y if b is None else y + b

@@ -1,0 +1,411 @@
+"""Automatic differentiation: record what ops did, then walk the record backwards.
+
+An op is a plain function `f(backend, *arrays, **options) -> (array, vjps)`: the value, and for each
+positional argument a function from the gradient of the value to the gradient of that argument (a
+vector-Jacobian product). `@op` lifts it to Tensors. Accumulating, ordering and undoing broadcasts
+happen here, once, for every op.
+"""
+
+import contextlib
+import functools
+import heapq
+import itertools
+import threading
+
+import numpy as np
+
+next_serial = itertools.count(1).__next__
+
+
+class _Recording(threading.local):
+    """Whether this thread records ops; every thread starts with recording on."""
+
+    on = True
+
+
+recording = _Recording()
+
+
+@contextlib.contextmanager
+def _record(on):
+    before, recording.on = recording.on, on
+    try:
+        yield
+    finally:
+        recording.on = before
+
+
+def no_grad():
+    """Record nothing inside `with no_grad():` (or in a function decorated with `@no_grad()`).
+
+    Holds for the current thread only.
+    """
+    return _record(False)
+
+
+def enable_grad():
+    """Record again inside a `no_grad()` block. Holds for the current thread only."""
+    return _record(True)
+
+
+class Node:
+    """One recorded call: which op made a Tensor, from what, and how its gradient goes back.
+
+    It points to parents only, never to its result, so a graph has no cycles and is freed as soon as
+    nobody holds its end.
+    """
+
+    __slots__ = ("fn", "hooks", "options", "parents", "serial", "vjps")
+
+    def __init__(self, fn, parents, options, vjps):
+        self.fn = fn
+        self.parents = parents
+        self.options = options
+        self.vjps = vjps
+        self.hooks = None
+        self.serial = next_serial()  # a parent is always older than what was made from it
+
+    @property
+    def name(self):
+        return self.fn.__name__.lstrip("_")
+
+    def free(self):
+        """Let go of everything saved for the gradient."""
+        self.vjps = self.parents = self.options = None
+
+
+def op(fn):
+    """Turn `f(backend, *arrays, **options) -> (array, vjps)` into a differentiable op on Tensors.
+
+    vjps: a tuple with one function `g -> gradient` for each positional argument (None where there is
+    no gradient), or one function `g -> (gradients...)` where they share work, or None for an op
+    without derivatives. Data are positional, options keyword-only. The body may run on arrays or, for
+    higher derivatives, on Tensors, so it uses `backend.xp`, `backend.kernels`, operators and methods
+    that both have, and nothing in place.
+
+        @tz.op
+        def cube(be, x):
+            return x * x * x, (lambda g: g * 3 * x * x,)
+    """
+    names = fn.__code__.co_varnames[1 : fn.__code__.co_argcount]  # of the data; none for *arrays
+    defaults = dict(zip(names[::-1], (fn.__defaults__ or ())[::-1], strict=False))
+    count = len(names)
+
+    @functools.wraps(fn)
+    def call(*args, **options):
+        if len(args) < count:
+            args = _complete(args, options, names, defaults)
+        backend = None
+        wanted = False
+        arrays = []
+        for a in args:
+            if isinstance(a, Tensor):
+                if a.backend is not backend:
+                    if backend is not None:
+                        raise ValueError(_mixed_backends(fn.__name__.lstrip("_"), args))
+                    backend = a.backend
+                if a.requires_grad:
+                    wanted = True
+                arrays.append(a.data)
+            elif a is None or type(a) is float or type(a) is int:
+                arrays.append(a)
+            else:
+                operand = as_operand(a, args)
+                if operand is not a:  # higher derivatives run the op again on what it is recorded with
+                    at = len(arrays)
+                    args = (*args[:at], operand, *args[at + 1 :])
+                arrays.append(operand)
+        for name, value in options.items():
+            if isinstance(value, np.generic):  # it would widen as well
+                options[name] = value.item()
+        if backend is None:
+            backend = default_backend()
+            arrays = [a if a is None else backend.array(a) for a in arrays]
+        out, vjps = fn(backend, *arrays, **options)
+        if isinstance(out, np.generic):  # NumPy's full reductions give scalars; Tensors hold arrays
+            out = np.asarray(out)
+        if wanted and vjps is not None and recording.on:
+            return Tensor(out, backend, True, Node(fn, args, options, vjps))
+        return Tensor(out, backend)
+
+    call.body = fn
+    return call
+
+
+def _complete(args, options, names, defaults):
+    """Optional data in their places: those given by name, and the defaults of those left out."""
+    rest = names[len(args) :]
+    if all(n in options or n in defaults for n in rest):
+        return (*args, *(options.pop(n) if n in options else defaults[n] for n in rest))
+    return args  # the call itself says what is missing
+
+
+def as_operand(a, args):
+    """A constant among args as an op takes it, so that it does not widen the Tensors that it meets.
+
+    NumPy's float64 scalars act as Python floats, floats in lists take the dtype of the Tensors.
+    """
+    if isinstance(a, np.generic):
+        return a.item()
+    if isinstance(a, list | tuple):
+        a = np.asarray(a)
+        if a.dtype == np.float64:
+            floats = (t.dtype for t in args if isinstance(t, Tensor) and t.dtype.kind == "f")
+            return a.astype(next(floats, np.float32))
+    return a
+
+
+def _mixed_backends(name, args):
+    tensors = [(i, a) for i, a in enumerate(args) if isinstance(a, Tensor)]
+    i, first = tensors[0]
+    j, other = next((j, t) for j, t in tensors if t.backend is not first.backend)
+    return (
+        f"{name}: argument {i} is on {first.backend.name} and argument {j} on {other.backend.name}; "
+        f'move one with .to("{first.backend.name}")'
+    )
+
+
+def _array(g):
+    """A gradient as an array: NumPy's arithmetic on 0-d arrays gives scalars."""
+    return np.asarray(g) if isinstance(g, np.generic) else g
+
+
+def unbroadcast(g, shape):
+    """Sum a gradient over the axes that broadcasting stretched: g -> shape. Arrays or Tensors."""
+    extra = g.ndim - len(shape)
+    stretched = tuple(
+        i for i in range(g.ndim) if i < extra or (shape[i - extra] == 1 != g.shape[i])
+    )
+    return _array(g.sum(axis=stretched).reshape(shape))
+
+
+def _fits(g, parent, node):
+    """The gradient g in the shape and dtype of its parent."""
+    shape, dtype = parent.shape, parent.dtype
+    if g.shape != shape:
+        try:
+            stretches = np.broadcast_shapes(shape, g.shape) == g.shape
+        except ValueError:
+            stretches = False
+        if not stretches:
+            raise ValueError(
+                f"{node.name}: its vjp gave a gradient of shape {g.shape} for an argument of shape {shape}"
+            )
+        g = unbroadcast(g, shape)
+    return g if g.dtype == dtype else g.astype(dtype)
+
+
+def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=False):
+    """Carry gradients from outputs back to the leaves; return {leaf or target's node: gradient}.
+
+    outputs, seeds: Tensors and the gradients that they start with (arrays; Tensors with
+    create_graph). targets: the Tensors asked for; None means every leaf that requires a gradient.
+    Nodes are taken newest first from a heap: by then all that was made from them has been visited, so
+    their gradient is whole. A loop, never recursion: depth costs nothing.
+    """
+    pending = {}  # Node or leaf Tensor -> the gradient gathered so far
+    heap = []
+    found = {}
+    kept = set() if targets is None else {t.node or t for t in targets}
+    between = None if targets is None else _between(outputs, kept)
+    needed = None if targets is None else kept | between
+
+    def deliver(key, g):
+        if key in pending:
+            pending[key] = _array(pending[key] + g)
+        else:
+            pending[key] = g
+            if isinstance(key, Node):
+                heapq.heappush(heap, (-key.serial, key))
+
+    for tensor, seed in zip(outputs, seeds, strict=True):
+        deliver(tensor.node or tensor, seed)
+
+    while heap:
+        node = heapq.heappop(heap)[1]
+        g = pending.pop(node)
+        if node.hooks is not None:
+            g = _run_hooks(node.hooks, g, create_graph)
+        if node in kept:
+            found[node] = g
+        if between is not None and node not in between:
+            continue  # a target: what it was made from is not asked for
+        vjps, parents = node.vjps, node.parents
+        if vjps is None:
+            raise RuntimeError(
+                f"backward: the graph through {node.name} was used before and let go; pass "
+                "retain_graph=True to the first backward(), or compute the result again"
+            )
+        if create_graph:
+            vjps = node.fn(_tensors_backend(), *parents, **node.options)[1]
+        shared = callable(vjps)
+        if shared:
+            vjps = vjps(g)
+        if len(vjps) != len(parents):
+            raise TypeError(
+                f"{node.name}: an op returns one vjp for each positional argument; got {len(vjps)} "
+                f"for {len(parents)} arguments"
+            )
+        for parent, vjp in zip(parents, vjps):  # noqa: B905 (the lengths were just compared)
+            if not isinstance(parent, Tensor) or not parent.requires_grad:
+                continue
+            key = parent.node or parent
+            if needed is not None and key not in needed:
+                continue
+            if vjp is None:
+                raise TypeError(
+                    f"{node.name}: no derivative is defined for argument "
+                    f"{[p is parent for p in parents].index(True)}; detach() it first"
+                )
+            gx = vjp if shared else vjp(g)
+            if not create_graph:
+                gx = _array(gx)
+            elif not isinstance(gx, Tensor):
+                gx = Tensor(parent.backend.array(gx), parent.backend)
+            if gx.shape != parent.data.shape or gx.dtype is not parent.data.dtype:
+                gx = _fits(gx, parent, node)
+            deliver(key, gx)
+        if not retain_graph:
+            node.free()
+
+    for leaf, g in pending.items():  # what is left has no node: leaves
+        found[leaf] = g if leaf.hooks is None else _run_hooks(leaf.hooks, g, create_graph)
+    return found
+
+
+def _run_hooks(hooks, g, create_graph):
+    for hook, backend in list(hooks.values()):
+        changed = hook(g if create_graph else Tensor(g, backend))
+        if changed is not None:
+            if not isinstance(changed, Tensor):
+                raise TypeError(
+                    f"hook: a hook returns a Tensor or None; got {type(changed).__name__}"
+                )
+            if changed.shape != g.shape:
+                raise ValueError(
+                    f"hook: a gradient of shape {g.shape} came back as {changed.shape}"
+                )
+            changed = changed if changed.dtype == g.dtype else changed.astype(g.dtype)
+            g = changed if create_graph else changed.data
+    return g
+
+
+def _between(outputs, targets):
+    """The nodes through which gradients flow from outputs to targets (nodes and leaf Tensors)."""
+    nodes, stack = set(), [t.node for t in outputs if t.node is not None]
+    while stack:
+        node = stack.pop()
+        if node not in nodes:
+            nodes.add(node)
+            stack += [p.node for p in node.parents or () if isinstance(p, Tensor) and p.node]
+    between = set()
+    for node in sorted(nodes, key=lambda n: n.serial):  # oldest first: parents are settled
+        keys = [p.node or p for p in node.parents or () if isinstance(p, Tensor)]
+        if any(k in targets or k in between for k in keys):
+            between.add(node)
+    return between
+
+
+def _seed(output, gradient, create_graph):
+    """The gradient that starts at an output: ones for a single number, else what the caller gave."""
+    if not output.requires_grad:
+        raise ValueError(
+            "backward: this Tensor requires no gradient: nothing that it was made from has "
+            "requires_grad=True, or it was made under no_grad()"
+        )
+    if gradient is None:
+        if output.size != 1:
+            raise ValueError(
+                f"backward: a gradient to start with is needed for shape {output.shape}; only a single "
+                "number starts with 1. Reduce it (.sum(), .mean()) or pass gradient="
+            )
+        gradient = output.backend.xp.ones_like(output.data)
+    if not isinstance(gradient, Tensor):
+        gradient = Tensor(output.backend.array(gradient, output.dtype), output.backend)
+    if gradient.shape != output.shape:
+        raise ValueError(
+            f"backward: gradient {gradient.shape} and output {output.shape} must agree"
+        )
+    if gradient.backend is not output.backend:
+        raise ValueError(
+            f"backward: the output is on {output.backend.name} and gradient on {gradient.backend.name}; "
+            f'move it with .to("{output.backend.name}")'
+        )
+    return gradient if create_graph else gradient.data
+
+
+def backward(output, gradient=None, retain_graph=False, create_graph=False):
+    """Add to `.grad` of every leaf under output the gradient of output; see Tensor.backward."""
+    seed = _seed(output, gradient, create_graph)
+    with _record(create_graph):
+        found = propagate([output], [seed], None, retain_graph or create_graph, create_graph)
+        for leaf, g in zip(found, _owned(found.values(), found, [seed]), strict=True):
+            leaf.grad = g if leaf.grad is None else leaf.grad + g
+
+
+def _owned(gradients, tensors, seeds):
+    """Gradients of tensors as Tensors that share memory with nothing.
+
+    A vjp may hand on the array that it was given (x + y), or a read-only view of it (x.sum()).
+    """
+    taken = {id(s.data if isinstance(s, Tensor) else s) for s in seeds}
+    for g, tensor in zip(gradients, tensors, strict=True):
+        if not isinstance(g, Tensor):
+            g = Tensor(g, tensor.backend)
+        elif g.requires_grad and g.node is None:
+            yield g  # the very Tensor that the caller started with: a copy would be cut off from it
+            continue
+        if g.data.base is not None or id(g.data) in taken:
+            g = Tensor(g.data.copy(), g.backend, g.requires_grad, g.node)
+        taken.add(id(g.data))
+        yield g
+
+
+def grad(
+    outputs, inputs, grad_outputs=None, *, retain_graph=None, create_graph=False, allow_unused=False
+):
+    """The gradients of outputs (summed) with respect to inputs; `.grad` is left alone.
+
+    outputs, inputs: a Tensor or a sequence of them; grad_outputs: the gradients to start with (ones
+    for single numbers). Returns a Tensor for a Tensor and a tuple for a sequence. With
+    create_graph=True the result can be differentiated again. Raises ValueError where outputs do not
+    depend on an input, unless allow_unused=True, which gives None there.
+    """
+    single = isinstance(inputs, Tensor)
+    inputs = [inputs] if single else list(inputs)
+    if isinstance(outputs, Tensor):
+        outputs, grad_outputs = [outputs], [grad_outputs]
+    outputs = list(outputs)
+    grad_outputs = [None] * len(outputs) if grad_outputs is None else list(grad_outputs)
+    if len(grad_outputs) != len(outputs):
+        raise ValueError(
+            f"grad: one gradient for each output is needed; got {len(grad_outputs)} for {len(outputs)}"
+        )
+    for i, x in enumerate(inputs):
+        if not x.requires_grad:
+            raise ValueError(f"grad: input {i} of shape {x.shape} has requires_grad=False")
+    seeds = [_seed(o, g, create_graph) for o, g in zip(outputs, grad_outputs, strict=True)]
+    retain_graph = create_graph if retain_graph is None else retain_graph
+    with _record(create_graph):
+        found = propagate(outputs, seeds, inputs, retain_graph, create_graph)
+    gradients = [found.get(x.node or x) for x in inputs]
+    for i, (x, g) in enumerate(zip(inputs, gradients, strict=True)):
+        if g is None and not allow_unused:
+            raise ValueError(
+                f"grad: the outputs do not depend on input {i} of shape {x.shape}, or an earlier "
+                "backward() let go of the graph between; allow_unused=True gives None for it"
+            )
+    reached = [x for x, g in zip(inputs, gradients, strict=True) if g is not None]
+    owned = _owned((g for g in gradients if g is not None), reached, seeds)
+    result = [None if g is None else next(owned) for g in gradients]
+    return result[0] if single else tuple(result)
+
+
+def _tensors_backend():
+    from .ops.tensors import TENSORS  # late: ops are written with this module
+
+    return TENSORS
+
+
+from .backend import default_backend  # noqa: E402
+from .tensor import Tensor  # noqa: E402  (late: a Tensor's methods are ops, and ops are made here)

@@ -1,0 +1,172 @@
+"""Backends: an array library and a namespace of kernels under one name.
+
+name      arrays   kernels              runs where
+numpy     numpy    kernels/reference    anywhere; the specification
+cupy      cupy     kernels/reference    a CUDA GPU
+"""
+
+import contextlib
+import functools
+import importlib
+import os
+import threading
+import types
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Backend:
+    """A place to compute: `xp` is the array module, `kernels` a namespace of functions on its arrays."""
+
+    name: str
+    xp: types.ModuleType
+    kernels: types.ModuleType | types.SimpleNamespace
+
+    def __repr__(self):
+        return f"<backend {self.name}>"
+
+    def array(self, data, dtype=None):
+        """data as an array of this backend. Python floats become float32, arrays keep their dtype."""
+        if dtype is None and not hasattr(data, "dtype"):
+            data = np.asarray(data)
+            if data.dtype == np.float64:
+                dtype = np.float32
+            elif data.dtype == object:
+                raise TypeError(f"tensor: {data!r:.60} is not numbers in a regular shape")
+        return self.xp.asarray(data, dtype=dtype)
+
+    def numpy(self, array):
+        """An array of this backend as a NumPy array: itself, or a copy from the device."""
+        return array if isinstance(array, np.ndarray) else array.get()
+
+    def replace(self, **kernels):
+        """A new backend with some kernels changed: `backend("numpy").replace(conv2d=my_conv2d)`.
+
+        Each must be the name of a kernel (TypeError otherwise) and take the arguments of the one it
+        replaces. Move a model to it with `.to(...)`.
+        """
+        own = {k: v for k, v in vars(self.kernels).items() if not k.startswith("_")}
+        for name, kernel in kernels.items():
+            if not callable(own.get(name)):
+                known = ", ".join(
+                    sorted(k for k, v in own.items() if isinstance(v, types.FunctionType))
+                )
+                raise TypeError(f"replace: {self.name} has no kernel {name!r}; choose from {known}")
+            if not callable(kernel):
+                raise TypeError(f"replace: {name} must be a function; got {type(kernel).__name__}")
+        changed = ",".join(f"{k}={getattr(v, '__name__', 'custom')}" for k, v in kernels.items())
+        return Backend(f"{self.name}[{changed}]", self.xp, types.SimpleNamespace(**own | kernels))
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend cannot run on this machine; the message says what is missing and how to get it."""
+
+
+def _numpy():
+    return np, importlib.import_module("tinygrad_zen.kernels.reference")
+
+
+def _cupy():
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as e:
+        raise BackendUnavailable(
+            'cupy: CuPy is not installed; `pip install "tinygrad-zen[cuda13]"` (CUDA 13) or [cuda12]'
+        ) from e
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as e:
+        raise BackendUnavailable(f"cupy: no usable CUDA device or driver ({e})") from e
+    if count == 0:
+        raise BackendUnavailable("cupy: this machine has no CUDA device")
+    return cupy, importlib.import_module("tinygrad_zen.kernels.reference")
+
+
+LOADERS = {"numpy": _numpy, "cupy": _cupy}
+
+
+@functools.cache
+def _load(name):
+    return Backend(name, *LOADERS[name]())
+
+
+def backend(name):
+    """The backend of that name; its libraries are imported on first use.
+
+    Raises ValueError for an unknown name and BackendUnavailable where it cannot run. A Backend is
+    returned as it is.
+    """
+    if isinstance(name, Backend):
+        return name
+    if name not in LOADERS:
+        raise ValueError(f"unknown backend {name!r}: choose from {', '.join(LOADERS)}")
+    try:
+        return _load(name)
+    except BackendUnavailable as e:
+        usable = [n for n, why in backends().items() if why == "usable"]
+        raise BackendUnavailable(f"{e}; usable here: {', '.join(usable)}") from e
+
+
+def backends():
+    """Every backend's name, with "usable" or the reason why it is not."""
+    state = {}
+    for name in LOADERS:
+        try:
+            _load(name)
+            state[name] = "usable"
+        except BackendUnavailable as e:
+            state[name] = str(e)
+    return state
+
+
+class _Chosen(threading.local):
+    """The backend that this thread chose with `using`, innermost last."""
+
+    def __init__(self):
+        self.stack = []
+
+
+_chosen = _Chosen()
+_process_default = None
+
+
+def set_backend(name):
+    """Make new Tensors on this backend, in every thread: a name or a Backend."""
+    global _process_default
+    _process_default = backend(name)
+
+
+@contextlib.contextmanager
+def using(name):
+    """Make new Tensors on this backend inside `with using("cupy"):`, in this thread."""
+    chosen = backend(name)
+    _chosen.stack.append(chosen)
+    try:
+        yield chosen
+    finally:
+        _chosen.stack.pop()
+
+
+def default_backend():
+    """Where new Tensors go: `using`, else `set_backend`, else TINYGRAD_ZEN_BACKEND, else numpy."""
+    if _chosen.stack:
+        return _chosen.stack[-1]
+    if _process_default is None:
+        set_backend(os.environ.get("TINYGRAD_ZEN_BACKEND") or "numpy")
+    return _process_default
+
+
+_generator = np.random.default_rng(0)
+
+
+def seed(value):
+    """Restart the engine's generator of random numbers: initial weights, dropout, shuffles."""
+    global _generator
+    _generator = np.random.default_rng(value)
+
+
+def default_generator():
+    """The NumPy generator behind everything random; on a GPU it makes the numbers on the host."""
+    return _generator

@@ -1,0 +1,32 @@
+"""Rows looked up in a table."""
+
+from ..autograd import op
+
+
+@op
+def embedding(be, index, w, *, padding_idx=None):
+    """Rows of a table by number: integers (...), (V, D) -> (..., D).
+
+    A number that stands twice receives both gradients; row padding_idx receives none.
+    """
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"embedding: indices must be integers; got {index.dtype}")
+    if w.ndim != 2:
+        raise ValueError(f"embedding: the table must be (V, D); got {w.shape}")
+    if index.size and not (0 <= int(index.min()) and int(index.max()) < w.shape[0]):
+        raise ValueError(
+            f"embedding: indices must lie in 0..{w.shape[0] - 1}; got {int(index.min())}..{int(index.max())}"
+        )
+
+    def grad_w(g):
+        if padding_idx is not None:
+            g = g * (index != padding_idx).reshape((*index.shape, 1))
+        return be.kernels.embedding_grad(g, index, w.shape)
+
+    return w[index], (None, grad_w)
+
+
+@op
+def embedding_grad(be, g, index, *, shape):
+    """A table of zeros with row g[i] added at index[i]: the gradient of embedding."""
+    return be.kernels.embedding_grad(g, index, shape), (lambda gg: gg[index], None)
