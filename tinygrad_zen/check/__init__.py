@@ -1,0 +1,4 @@
+"""Proofs for ops: gradients against differences, backends against each other."""
+
+from .gradcheck import GradientError, gradcheck
+from .parity import Difference, ParityError, parity
