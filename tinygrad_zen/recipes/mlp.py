@@ -1,0 +1,77 @@
+"""A small dense net with the training loop written out: no Model, no fit.
+
+After each epoch the state of everything goes to checkpoint.safetensors. --resume goes on from there, and
+ends with the same bits as a run that was never interrupted. --fine-tune FILE starts from the weights of
+an earlier run, with a tenth of the learning rate.
+"""
+
+from pathlib import Path
+
+import tinygrad_zen as tz
+import tinygrad_zen.nn.functional as F
+from tinygrad_zen import data, io, nn, optim
+
+from .common import add_options, report
+
+
+def add_arguments(parser):
+    add_options(parser, "mlp", epochs=20, batch_size=32)
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (%(default)s)")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    start.add_argument("--fine-tune", type=Path, metavar="FILE", help="start from these weights")
+
+
+def network(features=10):
+    """Measures (N, features) -> a probability (N, 1)."""
+    return nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, 1), nn.Sigmoid())
+
+
+def evaluate(net, x, y):
+    """Mean loss and accuracy over samples x (N, features), y (N, 1)."""
+    net.eval()
+    with tz.no_grad():
+        probability = net(tz.tensor(x))
+        loss = F.binary_cross_entropy(probability, tz.tensor(y))
+        correct = (probability > 0.5) == (tz.tensor(y) > 0.5)
+    return {"loss": loss.item(), "accuracy": correct.numpy().mean()}
+
+
+def main(args):
+    tz.seed(args.seed)
+    (x, y), (x_test, y_test) = data.breast_cancer()
+    x, x_test = data.standardize(x, x_test)
+    y, y_test = y.reshape(-1, 1).astype(x.dtype), y_test.reshape(-1, 1).astype(x.dtype)
+    epochs = 2 if args.quick else args.epochs
+
+    net = network()
+    loader = data.DataLoader(x, y, batch_size=args.batch_size, seed=args.seed)
+    lr = args.lr
+    if args.fine_tune:
+        net.load_state_dict(io.load_state(args.fine_tune)[0])
+        lr = args.lr / 10
+    optimizer = optim.Adam(net.parameters(), lr=lr)
+    args.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = args.out / "checkpoint.safetensors"
+    if args.resume:
+        io.load_checkpoint(checkpoint, net=net, optimizer=optimizer, loader=loader)
+
+    while loader.epoch < epochs:
+        net.train()
+        total = 0.0
+        for inputs, target in loader:
+            optimizer.zero_grad()
+            probability = net(tz.tensor(inputs))
+            loss = F.binary_cross_entropy(probability, tz.tensor(target))
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(inputs)
+        test = evaluate(net, x_test, y_test)
+        print(
+            f"epoch {loader.epoch}/{epochs}: loss {total / len(x):.4f}, test loss {test['loss']:.4f}, "
+            f"test accuracy {test['accuracy']:.4f}"
+        )
+        io.save_checkpoint(checkpoint, net=net, optimizer=optimizer, loader=loader)
+
+    io.save_state(args.out / "weights.safetensors", net.state_dict())
+    report(args, evaluate(net, x_test, y_test))

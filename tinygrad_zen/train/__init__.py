@@ -1,0 +1,39 @@
+"""Training: Model with compile and fit, callbacks, metrics, history."""
+
+from .callbacks import Callback, EarlyStopping, LearningRate, ModelCheckpoint
+from .history import History
+from .metrics import (
+    AUC,
+    F1,
+    Accuracy,
+    BinaryAccuracy,
+    ConfusionMatrix,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Metric,
+    Precision,
+    Recall,
+    TopK,
+)
+from .model import Model, load
+
+__all__ = [
+    "AUC",
+    "F1",
+    "Accuracy",
+    "BinaryAccuracy",
+    "Callback",
+    "ConfusionMatrix",
+    "EarlyStopping",
+    "History",
+    "LearningRate",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "Metric",
+    "Model",
+    "ModelCheckpoint",
+    "Precision",
+    "Recall",
+    "TopK",
+    "load",
+]

@@ -1,0 +1,436 @@
+"""Model: a network with compile, fit, evaluate and predict, as Keras speaks."""
+
+import contextlib
+import inspect
+import json
+import math
+import time
+
+import numpy as np
+
+from ..autograd import no_grad
+from ..backend import default_backend
+from ..data import DataLoader
+from ..tensor import Tensor
+from .batches import are_batches, as_arrays, as_samples, checked, in_order, split_off
+from .history import History
+from .losses import Loss
+from .metrics import METRICS, Accuracy, BinaryAccuracy, Metric
+from .progress import progress
+from .settings import optimizers, restore, tell
+from .summary import summary
+
+FORMAT = 1  # of what `save` writes beside the weights
+KEY = "tinygrad_zen.model"
+
+
+class Model:
+    """A network that can be trained, judged, used and kept.
+
+        model = Model(nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 3)))
+        model.compile(optimizer="adam", loss="cross_entropy", metrics=["accuracy"])
+        history = model.fit(x, y, epochs=10, validation_split=0.2)
+        model.evaluate(x_test, y_test)["accuracy"]
+
+    net: a Module, which maps one or more Tensors (N, ...) to one. history: the record of the last
+    fit. Samples are arrays, Tensors or lists; they move to the network's backend batch by batch.
+    Inputs of floats take the dtype of its parameters, integers stay.
+    """
+
+    def __init__(self, net):
+        from .. import nn
+
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"Model: a Module is needed; got {type(net).__name__}")
+        self.net = net
+        self.optimizer = self.loss = None
+        self.metrics = []
+        self.history = History()
+        self.stop_training = False
+        self._given_metrics = []  # as compile got them, for save()
+        self._samples = (
+            None  # shape and dtype of each input's samples in the last fit, for summary()
+        )
+
+    def __call__(self, *inputs):
+        """Apply the network itself: Tensors in, a Tensor out."""
+        return self.net(*inputs)
+
+    def compile(self, optimizer="adam", loss=None, metrics=(), learning_rate=None):
+        """Choose how to train.
+
+        optimizer: a name like "adam", a class of tinygrad_zen.optim, or an optimizer that was made for
+        the network's parameters. learning_rate: for a name or a class; its own default if None.
+        loss: see train.losses.Loss. metrics: names or Metrics. "accuracy" goes by the loss: with one
+        for yes/no answers it looks at each answer, otherwise at the most likely class; logits or
+        probabilities, where a metric does not say, follow from the loss too.
+        Raises ValueError for unknown names and lists the known.
+        """
+        if loss is None:
+            raise ValueError('compile: a loss is needed, for example loss="cross_entropy"')
+        if isinstance(metrics, str | Metric):
+            metrics = [metrics]
+        self.loss = Loss(loss)
+        self.metrics = [_as_metric(metric, self.loss) for metric in metrics]
+        names = ["loss", *(metric.name for metric in self.metrics)]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"compile: metrics must have different names; got {', '.join(names[1:])}"
+            )
+        self.optimizer = _as_optimizer(optimizer, self.net, learning_rate)
+        self._given_metrics = list(metrics)
+
+    def fit(
+        self,
+        x,
+        y=None,
+        *,
+        epochs=1,
+        batch_size=32,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        callbacks=(),
+        verbose=1,
+        seed=None,
+        class_weight=None,
+    ):
+        """Train for some epochs; -> History.
+
+        x, y: samples (N, ...) and targets (N, ...); x may be a tuple of arrays for a network with
+        several inputs. Or x is an iterable of batches (x, y), such as a DataLoader, and y None.
+        validation_split: the share of samples at the end (before shuffling) that are kept for
+        validation. validation_data: (x, y), or an iterable of batches.
+        shuffle: a new order in each epoch; seed: for that order (None draws one from the engine's
+        generator, so that tz.seed alone makes everything reproducible).
+        verbose: see train.progress. class_weight: {class: weight}, for the losses over classes.
+
+        Losses and metrics are over samples, not means over batches; those of training are gathered
+        while the weights still move. Raises FloatingPointError where the loss is not finite, naming
+        epoch and batch, with the weights as they were before that batch. After an error or Ctrl-C,
+        self.history holds the epochs that were finished.
+        """
+        self._must_be_compiled("fit")
+        if epochs < 1:
+            raise ValueError(f"fit: epochs must be at least 1; got {epochs}")
+        self.loss.check_class_weight(class_weight)
+        validation = self._validation("fit", validation_data, batch_size)
+        if are_batches("fit", x, y, epochs):
+            if validation_split:
+                raise ValueError("fit: validation_split needs arrays; pass validation_data")
+            batches = x
+        else:
+            arrays = as_samples("fit", x, y)
+            if validation_split:
+                if validation is not None:
+                    raise ValueError("fit: give validation_split or validation_data, not both")
+                arrays, held_out = split_off(arrays, validation_split)
+                validation = in_order(held_out, batch_size)
+            batches = DataLoader(*arrays, batch_size=batch_size, shuffle=shuffle, seed=seed)
+
+        self.history = History()
+        self.stop_training = False
+        screen = progress(epochs, verbose)
+        for callback in callbacks:
+            callback.model = self
+        was_training = self.net.training
+        try:
+            for callback in callbacks:
+                callback.on_train_begin()
+            for epoch in range(epochs):
+                self._fit_epoch(epoch, batches, validation, callbacks, screen, class_weight)
+                if self.stop_training:
+                    break
+        finally:
+            screen.close()
+            self.net.train(was_training)
+            for callback in callbacks:
+                callback.on_train_end()
+        return self.history
+
+    def _fit_epoch(self, epoch, batches, validation, callbacks, screen, class_weight):
+        """One pass over the training samples and one over those for validation."""
+        started = time.perf_counter()
+        for callback in callbacks:
+            callback.on_epoch_begin(epoch)
+        screen.start_epoch(epoch, len(batches) if hasattr(batches, "__len__") else None)
+        self.net.train()
+        totals = _Totals(self.metrics)
+        for number, (*inputs, target) in enumerate(checked("fit", batches)):
+            try:
+                output, loss = self._step(inputs, target, class_weight)
+            except FloatingPointError as e:
+                raise FloatingPointError(
+                    f"fit: epoch {epoch + 1}, batch {number + 1}: {e}"
+                ) from None
+            totals.add(loss, output, target)
+            screen.batch(totals.logs)
+            for callback in callbacks:
+                callback.on_batch_end(number, loss)
+        self._samples = [(array.shape[1:], array.dtype) for array in inputs]
+        logs = totals.logs()
+        if validation is not None:
+            logs |= {f"val_{name}": value for name, value in self._judge("fit", validation).items()}
+        logs["time"] = time.perf_counter() - started
+        screen.end_epoch(epoch, logs)
+        for callback in callbacks:
+            callback.on_epoch_end(epoch, logs)
+        self.history.append(epoch, logs)
+
+    def _step(self, inputs, target, class_weight):
+        """One step of the optimizer on a batch; -> (output, loss as a number)."""
+        self.optimizer.zero_grad()
+        output = self._forward(inputs)
+        loss = self.loss(output, target, class_weight)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(_why_not_finite(value, inputs))
+        loss.backward()
+        self.optimizer.step()
+        return output, value
+
+    def _forward(self, inputs):
+        """The network's output for a batch of arrays."""
+        like = next(iter(self.net.parameters()), None)
+        tensors = [_as_tensor(array, like) for array in inputs]
+        output = self.net(*tensors)
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"Model: the network must return one Tensor; got {type(output).__name__}"
+            )
+        return output
+
+    def _judge(self, caller, batches):
+        """Loss and metrics over batches, in evaluation mode: name -> value."""
+        totals = _Totals(self.metrics)
+        with _evaluating(self.net):
+            for *inputs, target in checked(caller, batches):
+                output = self._forward(inputs)
+                totals.add(self.loss(output, target).item(), output, target)
+        return totals.logs()
+
+    def evaluate(self, x, y=None, *, batch_size=32):
+        """Loss and metrics over samples, in evaluation mode and without gradients: {name: value}.
+
+        x, y: as for fit. The loss is the mean over samples.
+        """
+        self._must_be_compiled("evaluate")
+        if are_batches("evaluate", x, y):
+            return self._judge("evaluate", x)
+        return self._judge("evaluate", in_order(as_samples("evaluate", x, y), batch_size))
+
+    def predict(self, x, *, batch_size=32):
+        """The network's outputs for samples, in evaluation mode: a NumPy array (N, ...).
+
+        x: an array (N, ...), or a tuple of arrays for a network with several inputs.
+        """
+        arrays = as_arrays("predict", x)
+        if any(array.ndim == 0 or len(array) == 0 for array in arrays):
+            raise ValueError(
+                f"predict: there are no samples; got {', '.join(str(a.shape) for a in arrays)}"
+            )
+        outputs = []
+        with _evaluating(self.net):
+            for start in range(0, len(arrays[0]), batch_size):
+                batch = [array[start : start + batch_size] for array in arrays]
+                outputs.append(self._forward(batch).numpy())
+        return np.concatenate(outputs)
+
+    def summary(self, input_shape=None, dtype="float32"):
+        """Print a table of layers, output shapes and parameters; -> the text.
+
+        input_shape: of one sample, without the batch: (1, 28, 28); a list of shapes for a network with
+        several inputs. If None, that of the last fit; before any fit the shapes stay open.
+        dtype: of the input; "int64" for an embedding.
+        """
+        samples = self._samples
+        if input_shape is not None:
+            several = isinstance(input_shape, list)
+            samples = [
+                (tuple(shape), dtype) for shape in (input_shape if several else [input_shape])
+            ]
+        with _evaluating(self.net):
+            text = summary(self.net, samples, self._forward)
+        print(text)
+        return text
+
+    def save(self, path):
+        """Write weights, network and compile settings to one safetensors file.
+
+        A network of the library's own layers is described by their names and arguments, and
+        `tz.load(path)` builds it again. Of another network the file holds the weights, and
+        `tz.load(path, net=...)` fills them in. Optimizer, loss and metrics are named too, unless one of
+        them is the user's own. Nothing is pickled; the optimizer's state is left out (see
+        io.save_checkpoint).
+        The file appears whole or not at all.
+        """
+        from ..io import describe, save_state
+
+        about = {"format": FORMAT, "network": None, "compile": None}
+        try:
+            about["network"] = describe(self.net)
+        except TypeError as e:
+            about["why"] = str(e)
+        if self.loss is not None:
+            with contextlib.suppress(TypeError):
+                about["compile"] = tell(self.optimizer, self.loss.given, self._given_metrics)
+        save_state(path, self.net.state_dict(), {KEY: json.dumps(about)})
+
+    def load_weights(self, path):
+        """Fill the network with the weights in a safetensors file: one of `save`, or of PyTorch.
+
+        Raises ValueError where names or shapes do not fit the network.
+        """
+        from ..io import load_state
+
+        self._fill(path, load_state(path)[0])
+
+    def _fill(self, path, arrays):
+        try:
+            self.net.load_state_dict(arrays)
+        except ValueError as e:
+            faults = str(e).replace("\n  ", "; ")
+            raise ValueError(f"{path}: the weights do not fit the network: {faults}") from None
+
+    def _must_be_compiled(self, caller):
+        if self.loss is None:
+            raise RuntimeError(
+                f'{caller}: compile the model first: model.compile("adam", loss=...)'
+            )
+
+    def _validation(self, caller, data, batch_size):
+        """Batches of validation data that may be given as arrays or as batches; or None."""
+        if data is None:
+            return None
+        if isinstance(data, tuple) and len(data) == 2:
+            return in_order(as_samples(f"{caller}, validation_data", *data), batch_size)
+        if isinstance(data, tuple) or not hasattr(data, "__iter__") or iter(data) is data:
+            raise ValueError(f"{caller}: validation_data must be (x, y) or a DataLoader")
+        return data
+
+
+def load(path, net=None):
+    """Rebuild a Model from a file that `Model.save` wrote, compiled as it was.
+
+    net: a network to fill with the weights; needed for one that is not made of the library's layers,
+    and for files of other libraries. Raises FileNotFoundError for a missing file, ValueError for one
+    that is damaged or foreign, of a newer format, or does not fit the network.
+    """
+    from ..io import build, load_state
+
+    arrays, metadata = load_state(path)
+    about = json.loads(metadata.get(KEY, "{}"))
+    if about.get("format", FORMAT) > FORMAT:
+        raise ValueError(
+            f"{path}: the file has format {about['format']}, this version reads up to {FORMAT}; update "
+            "tinygrad_zen"
+        )
+    if net is None:
+        if about.get("network") is None:
+            raise ValueError(
+                f"{path}: the file holds weights alone ({about.get('why', 'another library wrote it')}); "
+                "pass the network to fill: load(path, net=MyNet())"
+            )
+        net = build(about["network"])
+        floats = {array.dtype.name for array in arrays.values() if array.dtype.kind == "f"}
+        if len(floats) == 1:
+            net.to(floats.pop())
+    model = Model(net)
+    model._fill(path, arrays)
+    if about.get("compile"):
+        restore(model, about["compile"])
+    return model
+
+
+class _Totals:
+    """Loss and metrics of the batches so far."""
+
+    def __init__(self, metrics):
+        self.metrics = metrics
+        self.loss = 0.0
+        self.samples = 0
+        for metric in metrics:
+            metric.reset()
+
+    def add(self, loss, output, target):
+        """A batch: its mean loss (a number), the output (a Tensor), the target (an array)."""
+        self.loss += loss * len(target)
+        self.samples += len(target)
+        if self.metrics:
+            prediction = output.numpy()
+            for metric in self.metrics:
+                metric.update(prediction, target)
+
+    def logs(self):
+        """name -> value, "loss" first."""
+        return {"loss": self.loss / self.samples} | {m.name: m.result() for m in self.metrics}
+
+
+@contextlib.contextmanager
+def _evaluating(net):
+    """Evaluation mode and no gradients inside `with _evaluating(net):`, then the mode as it was."""
+    was_training = net.training
+    net.eval()
+    try:
+        with no_grad():
+            yield
+    finally:
+        net.train(was_training)
+
+
+def _as_tensor(array, like):
+    """An array on the backend of a parameter (or the default one), floats in its dtype."""
+    backend = default_backend() if like is None else like.backend
+    dtype = np.float32 if like is None else like.dtype
+    return Tensor(backend.array(array, dtype if array.dtype.kind == "f" else None), backend)
+
+
+def _why_not_finite(value, inputs):
+    """What to say about a loss that is NaN or infinite."""
+    for array in inputs:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"the loss is {value}, for the inputs hold NaN or infinity"
+    return f"the loss is {value}; a smaller learning rate or inputs scaled to about -1..1 may help"
+
+
+def _as_metric(given, loss):
+    """A Metric, with what it leaves open settled by the loss."""
+    if isinstance(given, Metric):
+        metric = given
+    elif isinstance(given, str):
+        if given not in METRICS:
+            raise ValueError(f"compile: unknown metric {given!r}: choose from {', '.join(METRICS)}")
+        kind = METRICS[given]
+        if kind is Accuracy and loss.holds == "yes or no":
+            kind = BinaryAccuracy
+        metric = kind()
+        metric.name = given
+    else:
+        raise TypeError(f"compile: metrics are names or Metrics; got {type(given).__name__}")
+    if getattr(metric, "from_logits", True) is None:
+        metric.from_logits = loss.from_logits
+    return metric
+
+
+def _as_optimizer(given, net, learning_rate):
+    from .. import optim
+
+    if isinstance(given, optim.Optimizer):
+        if learning_rate is not None:
+            raise ValueError(
+                "compile: this optimizer has its learning rate; leave learning_rate out"
+            )
+        return given
+    if isinstance(given, str):
+        known = optimizers()
+        if given.lower() not in known:
+            raise ValueError(
+                f"compile: unknown optimizer {given!r}: choose from {', '.join(known)}"
+            )
+        given = known[given.lower()]
+    if not (inspect.isclass(given) and issubclass(given, optim.Optimizer)):
+        raise TypeError(
+            f"compile: optimizer must be a name, a class or an Optimizer; got {type(given).__name__}"
+        )
+    options = {} if learning_rate is None else {"lr": learning_rate}
+    return given(net.parameters(), **options)
