@@ -636,6 +636,26 @@ def test_numbers_and_lists_do_not_widen_float32():
         assert x.grad.dtype == np.float32
 
 
+def test_doubles_come_only_from_doubles():
+    x, counts = tz.tensor([1.0, 2.0]), tz.tensor([1, 2])
+    for y in (
+        x * counts,
+        x + np.array([1, 2]),
+        counts * 0.5,
+        counts / 2,
+        counts.mean(),
+        (x > 1).mean(),
+        ops.where(x > 1, 1.0, 0.0),
+        ops.exp(counts),
+    ):
+        assert y.dtype == np.float32
+    for y in (x * np.array([1.0, 2.0]), x.to("float64"), ops.where(x > 1, leaf([1.0, 2.0]), 0.0)):
+        assert y.dtype == np.float64
+    w = tz.tensor([1.0, 2.0], requires_grad=True)
+    (w * counts).sum().backward()
+    assert w.grad.dtype == np.float32 and w.grad.tolist() == [1, 2]
+
+
 def test_lists_are_not_rounded_for_float64():
     x = leaf([1.0, 2.0])
     np.testing.assert_array_equal((x * [0.1, 0.3]).numpy(), np.array([0.1, 0.6]))
@@ -737,6 +757,9 @@ def test_a_tensor_prints_what_it_is():
     assert repr(tz.tensor([1.0], requires_grad=True) * 2) == "tensor([2.], op=mul)"
     assert repr(tz.tensor([1.0], requires_grad=True)[0]) == "tensor(1., op=getitem)"
     assert repr(tz.tensor(3)) == "tensor(3)"
+    assert f"{leaf(1.23456):.3f}" == "1.235" and f"{tz.tensor([1.5])}" == "tensor([1.5])"
+    with raises(ValueError, "item: one element is needed; got shape (2,)"):
+        f"{tz.tensor([1.0, 2.0]):.3f}"
 
 
 def test_equality_is_elementwise_and_hash_is_identity():
@@ -784,6 +807,8 @@ def test_to_takes_dtypes_too():
     assert x.to("int64").tolist() == [1]
     with raises(ValueError, "unknown backend 'flaot64': choose from numpy"):
         x.to("flaot64")
+    with raises(TypeError, "to: a backend or a dtype is needed; got None"):
+        x.to(None)
 
 
 def test_replace_changes_one_kernel_and_nothing_else():

@@ -127,7 +127,7 @@ SAME_REPR = (
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even:UserWarning")  # torch's own
-def test_layer_against_torch(name):
+def test_layer_against_torch(name, backend):
     torch = pytest.importorskip("torch")
     make, shape = LAYERS[name]
     torch.manual_seed(0)
@@ -657,7 +657,7 @@ def test_module_dict():
     modules["b"] = nn.ReLU()
     modules.update({"c": nn.Tanh()})
     assert list(modules) == list(modules.keys()) == ["a", "b", "c"]
-    assert "a" in modules and len(modules) == 3
+    assert "a" in modules and len(modules) == 3 and isinstance(modules["b"], nn.ReLU)
     del modules["b"]
     assert [k for k, _ in modules.items()] == ["a", "c"] and len(modules.values()) == 2
     assert list(modules.state_dict()) == ["a.weight", "a.bias"]

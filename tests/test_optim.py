@@ -64,7 +64,7 @@ ids = [f"{name}-{'-'.join(options)}" for name, options in RULES]
 
 @pytest.mark.parametrize("packed_size", [0, 4096])
 @pytest.mark.parametrize("rule", RULES, ids=ids)
-def test_rule_against_torch(rule, packed_size, monkeypatch):
+def test_rule_against_torch(rule, packed_size, backend, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(optimizer_module, "PACKED_SIZE", packed_size)
     name, options = rule

@@ -159,6 +159,26 @@ def test_extreme_logits_stay_finite_in_float32(name):
         np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_classes_that_are_masked_out_do_not_disturb():
+    """Scores of -inf: their classes have probability 0, and the loss of another stays finite."""
+    scores = [[-np.inf, 0.5, 1.0], [2.0, -np.inf, 0.0]]
+    for options in ({}, {"reduction": "none"}):
+        x, t = tz.tensor(scores, requires_grad=True), torch.tensor(scores, requires_grad=True)
+        ours = ops.cross_entropy(x, np.array([1, 0]), **options)
+        theirs = F.cross_entropy(t, torch.tensor([1, 0]), **options)
+        ours.sum().backward(), theirs.sum().backward()
+        np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-6)
+        np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_rows_of_minus_infinity_sum_to_it():
+    x = tz.tensor([[-np.inf, -np.inf], [0.0, -np.inf]], requires_grad=True)
+    y = ops.logsumexp(x, axis=1)
+    assert y.tolist() == [-np.inf, 0]
+    y[1].backward()
+    assert x.grad.tolist() == [[0, 0], [1, 0]]
+
+
 def test_probabilities_of_0_and_1_have_a_finite_loss():
     p, q = tz.tensor([0.0, 1.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
     t = [0.0, 1.0, 1.0, 0.0]

@@ -187,6 +187,21 @@ def test_modes_are_restored():
     assert model.predict(x, batch_size=7).shape == (60, 3)
 
 
+def test_a_layer_can_be_kept_in_evaluation_mode():
+    class Freeze(train.Callback):
+        def on_train_begin(self):
+            self.model.net[0].eval()
+
+    x, y = blobs()
+    model = compiled(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)))
+    before = model.net[0].running_mean.numpy().copy()
+    fit(model, x, y, epochs=2, callbacks=Freeze(), validation_split=0.5)
+    np.testing.assert_array_equal(model.net[0].running_mean.numpy(), before)
+    assert model.net[0].training
+    fit(model, x, y)
+    assert not np.array_equal(model.net[0].running_mean.numpy(), before)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_by_name(name):
     x, y = blobs(classes=2)
@@ -266,6 +281,7 @@ def test_compile_errors():
         ValueError, r"compile: this optimizer has its learning rate; leave learning_rate out"
     ):
         model.compile(optim.SGD(model.net.parameters(), lr=0.1), "mse", learning_rate=0.1)
+    assert model.loss is None and model.optimizer is None  # nothing is half done
     with raises(TypeError, r"Model: a Module is needed; got list"):
         Model([])
 
@@ -285,6 +301,10 @@ def test_errors_in_samples():
         ValueError, r"fit: y is missing; only an iterable of batches \(x, y\) goes without"
     ):
         fit(model, x)
+    with raises(ValueError, r"DataLoader: arrays must be equally long; .*"):
+        model.predict((x, x[:3]))
+    with raises(ValueError, r"DataLoader: batch_size must be at least 1; got 0"):
+        model.predict(x, batch_size=0)
     with raises(TypeError, r"fit: x must be numbers; got <U1"):
         fit(model, np.array([["a"]]), y[:1])
     with raises(TypeError, r"fit: y must be numbers; got <U1"):
@@ -536,6 +556,9 @@ def test_history_is_saved(tmp_path):
     assert float(rows[1]["loss"]) == history.history["loss"][1]
     with raises(ValueError, r".*h.txt: a history is saved as .csv or .json; got '.txt'"):
         history.save(tmp_path / "h.txt")
+    other = History()
+    other.load_state_dict(history.state_dict())
+    assert other.epoch == [0, 1] and other.history["loss"] == history.history["loss"]
     assert repr(history) == "<History of 2 epochs: loss, accuracy, confusion_matrix, time>"
     assert repr(History()) == "<History of 0 epochs: nothing>"
 
@@ -564,18 +587,18 @@ def test_a_bar_in_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setattr(progress, "REDRAW", 0.0)
     fit(compiled(), x, y, epochs=2, verbose=1)
-    fit(compiled(), iter([(x, y)]), verbose=1)
     text = screen.getvalue()
-    assert "epoch 1/2" in text and "epoch 2/2" in text and "2/2" in text and "accuracy" in text
+    assert "epoch 1/2:  50%|" in text and "1/2 [" in text and "accuracy" in text
+    lines = [line.split("\r")[-1] for line in text.split("\n")]  # what stays on the screen
+    assert len(lines) == 3 and lines[1].startswith("epoch 2/2: loss ") and lines[1].endswith(" s")
+    fit(compiled(), iter([(x, y)]), verbose=1)  # of unknown length
+    assert "epoch 1/1: 1it [" in screen.getvalue()
+    with pytest.raises(FloatingPointError):
+        fit(compiled(), x * np.nan, y, verbose=1)
+    assert screen.getvalue().endswith("\r")  # the bar is gone
     screen.truncate(0)
     fit(compiled(), x, y, verbose=2)
-    assert "\r" not in screen.getvalue() and screen.getvalue().strip("\0").startswith(
-        "epoch 1/1: loss"
-    )
-    spoiled = x * np.nan
-    with pytest.raises(FloatingPointError):
-        fit(compiled(), spoiled, y, verbose=1)
-    assert screen.getvalue().endswith("\n")  # the bar is closed
+    assert "\r" not in screen.getvalue()
 
 
 def test_one_bar_in_a_notebook(monkeypatch):
@@ -621,6 +644,7 @@ def test_summary(capsys):
     fit(model, *blobs())
     assert "(N, 8)" in model.summary()
     assert not model.net[0]._forward_hooks
+    assert Model(nn.Linear(4, 3)).summary((4,)).splitlines()[2].startswith("(Linear)   (N, 3)")
 
 
 # saving
@@ -704,10 +728,10 @@ def test_networks_of_the_users_own_need_net(tmp_path):
     path = tmp_path / "m"
     model = compiled(Own())
     model.save(path)
-    why = r"Own is not a layer of tinygrad_zen.nn"
+    why = r"weights alone \(Own is not a layer of tinygrad_zen.nn\)"
     with raises(
         ValueError,
-        rf"{path}: the file holds weights alone \({why}\); pass the network to fill: load\(path, net=MyNet\(\)\)",
+        rf"{path}: the file holds {why}; pass the network to fill: load\(path, net=MyNet\(\)\)",
     ):
         tz.train.load(path)
     back = tz.train.load(path, net=Own())
@@ -779,6 +803,14 @@ def test_files_that_do_not_fit(tmp_path):
         about = {"format": 1, "network": network}
         tz.io.save_state(path, {}, {train.model.KEY: json.dumps(about)})
         with raises(
-            ValueError, r"the description of the network is damaged or newer than this version: .*"
+            ValueError, rf"{path}: the description of the network is damaged or newer than .*"
         ):
+            tz.train.load(path)
+    compiled().save(path)
+    arrays, metadata = tz.io.load_state(path)
+    about = json.loads(metadata[train.model.KEY])
+    for optimizer in ({"name": "lion", "options": {}}, {"name": "adam", "options": {"a": 1}}, None):
+        about["compile"]["optimizer"] = optimizer
+        tz.io.save_state(path, arrays, {train.model.KEY: json.dumps(about)})
+        with raises(ValueError, rf"{path}: the optimizer, loss or metrics are damaged or newer .*"):
             tz.train.load(path)

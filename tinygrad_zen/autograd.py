@@ -14,6 +14,7 @@ import threading
 
 import numpy as np
 
+DOUBLE = np.dtype("float64")
 next_serial = itertools.count(1).__next__
 
 
@@ -111,7 +112,9 @@ def op(fn):
                 arrays.append(a)
             else:
                 operand = as_operand(a, args)
-                if operand is not a:  # higher derivatives run the op again on what it is recorded with
+                if (
+                    operand is not a
+                ):  # higher derivatives run the op again on what it is recorded with
                     at = len(arrays)
                     args = (*args[:at], operand, *args[at + 1 :])
                 arrays.append(operand)
@@ -121,15 +124,28 @@ def op(fn):
         if backend is None:
             backend = default_backend()
             arrays = [a if a is None else backend.array(a) for a in arrays]
-        out, vjps = fn(backend, *arrays, **options)
+        try:
+            out, vjps = fn(backend, *arrays, **options)
+        except ValueError as e:
+            if str(e).startswith("operands could not be broadcast"):  # the libraries' words
+                shapes = " and ".join(str(np.shape(a)) for a in arrays)
+                name = fn.__name__.lstrip("_")
+                raise ValueError(f"{name}: shapes {shapes} do not broadcast together") from None
+            raise
         if isinstance(out, np.generic):  # NumPy's full reductions give scalars; Tensors hold arrays
             out = np.asarray(out)
+        if out.dtype is DOUBLE and not _doubles(arrays) and "dtype" not in options:
+            out = out.astype(np.float32)  # NumPy's answer to integers: x * labels, flags.mean()
         if wanted and vjps is not None and recording.on:
             return Tensor(out, backend, True, Node(fn, args, options, vjps))
         return Tensor(out, backend)
 
     call.body = fn
     return call
+
+
+def _doubles(arrays):
+    return any(getattr(a, "dtype", None) == DOUBLE for a in arrays)
 
 
 def _complete(args, options, names, defaults):

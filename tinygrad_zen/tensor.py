@@ -87,6 +87,9 @@ class Tensor:
     def tolist(self):
         return self.data.tolist()
 
+    def __format__(self, spec):
+        return format(self.item(), spec) if spec else str(self)  # f"{loss:.3f}"
+
     def __float__(self):
         return float(self.item())
 
@@ -159,6 +162,8 @@ class Tensor:
 
     def to(self, target):
         """This Tensor on another backend (`"cuda"`, or a Backend) or with another dtype ("float64")."""
+        if target is None:  # which NumPy would take for float64
+            raise TypeError("to: a backend or a dtype is needed; got None")
         if not isinstance(target, str) or target in _DTYPES:
             try:
                 dtype = np.dtype(target)

@@ -13,7 +13,13 @@ def cross_entropy(x, labels, weight, smoothing):
     spread evenly over all classes.
     """
     logp = log_softmax(x, 1)
-    return -(_target(logp, labels, weight, smoothing) * logp).sum(axis=1), logp
+    # picked, not multiplied by a one-hot row: 0 * -inf, of a class that is masked out, would be NaN
+    own = logp[namespace(labels).arange(len(labels)), labels]
+    losses = -own if weight is None else -own * weight[labels]
+    if smoothing:
+        every = (logp if weight is None else logp * weight).sum(axis=1)
+        losses = losses * (1 - smoothing) - every * (smoothing / logp.shape[1])
+    return losses, logp
 
 
 def cross_entropy_grad(g, logp, labels, weight, smoothing):
@@ -43,7 +49,7 @@ def bce_with_logits_grad(g, x, t):
 def binary_cross_entropy(p, t):
     """-t log(p) - (1 - t) log(1 - p); logarithms are held above -100, so p = 0 and p = 1 are finite."""
     xp = namespace(p)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # p outside of 0..1 gives NaN
         return -t * xp.maximum(xp.log(p), -100.0) - (1 - t) * xp.maximum(xp.log1p(-p), -100.0)
 
 

@@ -1,5 +1,7 @@
 """Matrix products: matmul, linear (a dense layer), einsum."""
 
+import numpy as np
+
 from ..autograd import op
 from .shape import expand
 
@@ -11,10 +13,11 @@ def matmul(be, x, y):
     A vector on the left is a row, on the right a column, and its axis is dropped from the result.
     """
     k = be.kernels
-    if x.ndim == 0 or y.ndim == 0 or x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
+    left, right = np.shape(x), np.shape(y)
+    if not left or not right or left[-1] != right[-2 if len(right) > 1 else 0]:
         raise ValueError(
             "matmul: the last axis of x (..., M, K) and the last but one of y (..., K, N) must agree; "
-            f"got {x.shape} and {y.shape}"
+            f"got {left} and {right}"
         )
     if x.ndim > 1 and y.ndim > 1:
         return k.matmul(x, y), (
@@ -68,7 +71,9 @@ def einsum(subscripts, *operands):
     """Einstein summation, `einsum("bij,bjk->bik", x, y)`; np.einsum's rules, ellipsis included."""
     inputs, output, sizes = _parse(subscripts, operands)
     shapes = [tuple(sizes[c] for c in labels) for labels in inputs]
-    operands = [x if x.shape == s else expand(x, shape=s) for x, s in zip(operands, shapes, strict=True)]
+    operands = [
+        x if x.shape == s else expand(x, shape=s) for x, s in zip(operands, shapes, strict=True)
+    ]
     reduced = [_diagonals(x, labels) for x, labels in zip(operands, inputs, strict=True)]
     return _einsum(*(x for x, _ in reduced), inputs=tuple(s for _, s in reduced), output=output)
 

@@ -27,7 +27,9 @@ def _reduce(be, name, losses, target, reduction, total=None):
             )
         n = losses.size if total is None else total
         if be.xp is np and n == 0:
-            raise ValueError(f"{name}: no label counts (ignored, or of weight 0); the mean is undefined")
+            raise ValueError(
+                f"{name}: no label counts (ignored, or of weight 0); the mean is undefined"
+            )
         out, spread = losses.sum() / n, lambda g: g / n
     else:
         raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
@@ -46,9 +48,9 @@ def _find_nan(name, target):
 
 
 def _check_same_shape(name, x, t):
-    if x.shape != t.shape:
+    if np.shape(x) != np.shape(t):
         raise ValueError(
-            f"{name}: prediction and target must have one shape; got {x.shape} and {t.shape}"
+            f"{name}: prediction and target must have one shape; got {np.shape(x)} and {np.shape(t)}"
         )
 
 

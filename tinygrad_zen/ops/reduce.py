@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from ..autograd import op
 
 
@@ -157,7 +159,8 @@ def logsumexp(be, x, *, axis=None, keepdims=False):
     axes, kept, _ = fold_some("logsumexp", x, axis)
     top = x.max(axis=axis, keepdims=True)
     top = be.xp.where(be.xp.isfinite(top), top, 0.0)  # a row of -inf stays -inf, not NaN
-    total = be.xp.log(be.xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
+    with np.errstate(divide="ignore"):
+        total = be.xp.log(be.xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
     out = total if keepdims else total.reshape(_without(x.shape, axes))
 
     def grad_x(g):

@@ -4,6 +4,7 @@ import math
 import operator
 
 from ..autograd import op
+from .reduce import fold
 
 
 @op
@@ -64,7 +65,11 @@ def expand(be, x, *, shape):
     shape = tuple(shape)
     lead = len(shape) - x.ndim
     full = tuple(x.shape[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(shape))
-    if lead < 0 or any(m not in (1, n) for m, n in zip(x.shape, full[lead:], strict=True)):
+    if (
+        lead < 0
+        or min(full, default=0) < 0
+        or any(m not in (1, n) for m, n in zip(x.shape, full[lead:], strict=True))
+    ):
         raise ValueError(f"expand: shape {x.shape} does not stretch to {shape}")
     return be.xp.broadcast_to(x, full), (lambda g: g,)  # the engine sums over what was stretched
 
@@ -168,12 +173,14 @@ def pad(be, x, *, widths, value=0.0):
 @op
 def flip(be, x, *, axis=None):
     """The elements in reverse along an axis, several, or all."""
+    fold("flip", x, axis)
     return be.xp.flip(x, axis=axis), (lambda g: be.xp.flip(g, axis=axis),)
 
 
 @op
 def roll(be, x, *, shift, axis):
     """The elements moved along an axis (or several), what leaves at the end enters at the front."""
+    fold("roll", x, axis)
     back = tuple(-s for s in shift) if isinstance(shift, tuple) else -shift
     return be.xp.roll(x, shift, axis=axis), (lambda g: be.xp.roll(g, back, axis=axis),)
 

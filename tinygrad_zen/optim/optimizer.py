@@ -103,19 +103,15 @@ class Optimizer:
         for k, group in enumerate(self.param_groups):
             params = group["params"]
             fills = self.initial_state(group)
-            # what the buckets were made for: as long as it stays, so do they
-            key = (
-                fills,
-                [
-                    (i, p.backend, p.data.dtype, p.grad.data.shape)
-                    for i, p in enumerate(params, first)
-                    if p.grad is not None
-                ],
-            )
+            live = [
+                (i, p.backend, p.data.dtype, p.grad.data.shape)
+                for i, p in enumerate(params, first)
+                if p.grad is not None
+            ]
             made_for, buckets = self._plans[k]
-            if key != made_for:
+            if made_for != (fills, live):  # buckets last as long as what they were made for
                 buckets = self._buckets(group, first, fills)
-                self._plans[k] = key, buckets
+                self._plans[k] = (fills, live), buckets
             for bucket in buckets:
                 bucket.step(self.update, group)
             first += len(params)

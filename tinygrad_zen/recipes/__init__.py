@@ -7,7 +7,7 @@ curves, model and record to the folder args.out.
 import importlib
 
 RECIPES = {
-    "digits": "convolutional net on 8x8 digits, embedded: half a minute",
+    "digits": "convolutional net on 8x8 digits, embedded: 0.99 in seconds",
     "binary": "two classes of tumours from ten measures, embedded: seconds",
     "mlp": "the training loop written out, checkpoints, resuming and fine-tuning: seconds",
     "mnist": "convolutional net on 28x28 digits: 0.99",

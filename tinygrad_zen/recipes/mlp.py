@@ -10,6 +10,8 @@ from pathlib import Path
 import tinygrad_zen as tz
 import tinygrad_zen.nn.functional as F
 from tinygrad_zen import data, io, nn, optim
+from tinygrad_zen.train.history import History
+from tinygrad_zen.train.progress import as_text
 
 from .common import add_options, report
 
@@ -34,7 +36,7 @@ def evaluate(net, x, y):
         probability = net(tz.tensor(x))
         loss = F.binary_cross_entropy(probability, tz.tensor(y))
         correct = (probability > 0.5) == (tz.tensor(y) > 0.5)
-    return {"loss": loss.item(), "accuracy": correct.numpy().mean()}
+    return {"loss": loss.item(), "accuracy": float(correct.numpy().mean())}
 
 
 def main(args):
@@ -53,8 +55,9 @@ def main(args):
     optimizer = optim.Adam(net.parameters(), lr=lr)
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / "checkpoint.safetensors"
+    parts = {"net": net, "optimizer": optimizer, "loader": loader, "history": History()}
     if args.resume:
-        io.load_checkpoint(checkpoint, net=net, optimizer=optimizer, loader=loader)
+        io.load_checkpoint(checkpoint, **parts)
 
     while loader.epoch < epochs:
         net.train()
@@ -67,11 +70,15 @@ def main(args):
             optimizer.step()
             total += loss.item() * len(inputs)
         test = evaluate(net, x_test, y_test)
-        print(
-            f"epoch {loader.epoch}/{epochs}: loss {total / len(x):.4f}, test loss {test['loss']:.4f}, "
-            f"test accuracy {test['accuracy']:.4f}"
-        )
-        io.save_checkpoint(checkpoint, net=net, optimizer=optimizer, loader=loader)
+        values = {
+            "loss": total / len(x),
+            "val_loss": test["loss"],
+            "val_accuracy": test["accuracy"],
+        }
+        print(f"epoch {loader.epoch}/{epochs}: {as_text(values)}")
+        parts["history"].append(loader.epoch - 1, values)
+        io.save_checkpoint(checkpoint, **parts)
 
+    parts["history"].plot().savefig(args.out / "curves.png")
     io.save_state(args.out / "weights.safetensors", net.state_dict())
     report(args, evaluate(net, x_test, y_test))

@@ -25,6 +25,15 @@ class History:
         for name, value in logs.items():
             self.history.setdefault(name, []).append(value)
 
+    def state_dict(self):
+        """What a checkpoint needs: epochs and values."""
+        return {"epoch": list(self.epoch), "history": {k: list(v) for k, v in self.history.items()}}
+
+    def load_state_dict(self, state):
+        """Go on after the last epoch of a state_dict()."""
+        self.epoch = list(state["epoch"])
+        self.history = {name: list(values) for name, values in state["history"].items()}
+
     def plot(self):
         """A matplotlib figure of loss and metrics, training and validation; see view.curves."""
         from ..view import curves

@@ -13,6 +13,7 @@ from ..backend import default_backend
 from ..data import DataLoader
 from ..tensor import Tensor
 from .batches import are_batches, as_arrays, as_samples, checked, in_order, split_off
+from .callbacks import Callback
 from .history import History
 from .losses import Loss
 from .metrics import METRICS, Accuracy, BinaryAccuracy, Metric
@@ -70,15 +71,15 @@ class Model:
             raise ValueError('compile: a loss is needed, for example loss="cross_entropy"')
         if isinstance(metrics, str | Metric):
             metrics = [metrics]
-        self.loss = Loss(loss)
-        self.metrics = [_as_metric(metric, self.loss) for metric in metrics]
-        names = ["loss", *(metric.name for metric in self.metrics)]
+        loss = Loss(loss)
+        resolved = [_as_metric(metric, loss) for metric in metrics]
+        names = ["loss", *(metric.name for metric in resolved)]
         if len(set(names)) < len(names):
             raise ValueError(
                 f"compile: metrics must have different names; got {', '.join(names[1:])}"
             )
         self.optimizer = _as_optimizer(optimizer, self.net, learning_rate)
-        self._given_metrics = list(metrics)
+        self.loss, self.metrics, self._given_metrics = loss, resolved, list(metrics)
 
     def fit(
         self,
@@ -103,7 +104,10 @@ class Model:
         validation. validation_data: (x, y), or an iterable of batches.
         shuffle: a new order in each epoch; seed: for that order (None draws one from the engine's
         generator, so that tz.seed alone makes everything reproducible).
-        verbose: see train.progress. class_weight: {class: weight}, for the losses over classes.
+        callbacks: see train.callbacks; the network is in training mode when they are first called, so
+        one that should keep a layer in evaluation mode can say so in on_train_begin.
+        verbose: 0 nothing; 1 a bar in a terminal or notebook, a plain line an epoch elsewhere; 2 lines.
+        class_weight: {class: weight}, how much the loss of a sample counts, for losses over classes.
 
         Losses and metrics are over samples, not means over batches; those of training are gathered
         while the weights still move. Raises FloatingPointError where the loss is not finite, naming
@@ -131,21 +135,21 @@ class Model:
         self.history = History()
         self.stop_training = False
         screen = progress(epochs, verbose)
+        callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
         for callback in callbacks:
             callback.model = self
-        was_training = self.net.training
-        try:
-            for callback in callbacks:
-                callback.on_train_begin()
-            for epoch in range(epochs):
-                self._fit_epoch(epoch, batches, validation, callbacks, screen, class_weight)
-                if self.stop_training:
-                    break
-        finally:
-            screen.close()
-            self.net.train(was_training)
-            for callback in callbacks:
-                callback.on_train_end()
+        with _mode(self.net, training=True):
+            try:
+                for callback in callbacks:
+                    callback.on_train_begin()
+                for epoch in range(epochs):
+                    self._fit_epoch(epoch, batches, validation, callbacks, screen, class_weight)
+                    if self.stop_training:
+                        break
+            finally:
+                screen.close()
+                for callback in callbacks:
+                    callback.on_train_end()
         return self.history
 
     def _fit_epoch(self, epoch, batches, validation, callbacks, screen, class_weight):
@@ -154,7 +158,6 @@ class Model:
         for callback in callbacks:
             callback.on_epoch_begin(epoch)
         screen.start_epoch(epoch, len(batches) if hasattr(batches, "__len__") else None)
-        self.net.train()
         totals = _Totals(self.metrics)
         for number, (*inputs, target) in enumerate(checked("fit", batches)):
             try:
@@ -231,8 +234,8 @@ class Model:
             )
         outputs = []
         with _evaluating(self.net):
-            for start in range(0, len(arrays[0]), batch_size):
-                batch = [array[start : start + batch_size] for array in arrays]
+            for batch in in_order(arrays, batch_size):
+                batch = batch if len(arrays) > 1 else [batch]
                 outputs.append(self._forward(batch).numpy())
         return np.concatenate(outputs)
 
@@ -331,14 +334,22 @@ def load(path, net=None):
                 f"{path}: the file holds weights alone ({about.get('why', 'another library wrote it')}); "
                 "pass the network to fill: load(path, net=MyNet())"
             )
-        net = build(about["network"])
+        try:
+            net = build(about["network"])
+        except ValueError as e:
+            raise ValueError(f"{path}: {e}") from None
         floats = {array.dtype.name for array in arrays.values() if array.dtype.kind == "f"}
         if len(floats) == 1:
             net.to(floats.pop())
     model = Model(net)
     model._fill(path, arrays)
     if about.get("compile"):
-        restore(model, about["compile"])
+        try:
+            restore(model, about["compile"])
+        except (KeyError, TypeError) as e:
+            raise ValueError(
+                f"{path}: the optimizer, loss or metrics are damaged or newer than this version: {e}"
+            ) from None
     return model
 
 
@@ -367,15 +378,22 @@ class _Totals:
 
 
 @contextlib.contextmanager
-def _evaluating(net):
-    """Evaluation mode and no gradients inside `with _evaluating(net):`, then the mode as it was."""
-    was_training = net.training
-    net.eval()
+def _mode(net, training):
+    """Training or evaluation mode inside the block, then each module's own as it was."""
+    before = [(module, module.training) for module in net.modules()]
+    net.train(training)
     try:
-        with no_grad():
-            yield
+        yield
     finally:
-        net.train(was_training)
+        for module, mode in before:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def _evaluating(net):
+    """Evaluation mode and no gradients inside the block."""
+    with _mode(net, training=False), no_grad():
+        yield
 
 
 def _as_tensor(array, like):

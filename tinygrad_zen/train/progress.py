@@ -1,9 +1,10 @@
 """Progress of a fit on the screen: a bar where there is a screen, plain lines where there is none."""
 
+import shutil
 import sys
 import time
 
-REDRAW = 0.1  # seconds between two looks at the metrics; computing them for each batch would cost
+REDRAW = 0.1  # seconds between two looks at the metrics: computing them for each batch would cost
 
 
 def progress(epochs, verbose):
@@ -64,16 +65,21 @@ class Lines(Progress):
         print(f"epoch {epoch + 1}/{self.epochs}: {as_text(logs)}", flush=True)
 
 
-class TerminalBars(Progress):
-    """One bar an epoch, which stays with its final values."""
+class TerminalBars(Lines):
+    """A bar while an epoch runs, then its line."""
 
     bar = None
     looked = 0.0
 
     def start_epoch(self, epoch, batches):
+        self.bar = self.new_bar(batches, desc=f"epoch {epoch + 1}/{self.epochs}", leave=False)
+
+    def new_bar(self, total, **options):
+        """A tqdm bar as wide as the terminal, or 80 columns where that does not tell its size."""
         from tqdm import tqdm
 
-        self.bar = tqdm(total=batches, desc=f"epoch {epoch + 1}/{self.epochs}", dynamic_ncols=True)
+        columns, rows = shutil.get_terminal_size()
+        return tqdm(total=total, ncols=columns, nrows=rows, mininterval=REDRAW, **options)
 
     def batch(self, logs):
         now = time.monotonic()
@@ -83,8 +89,8 @@ class TerminalBars(Progress):
         self.bar.update()
 
     def end_epoch(self, epoch, logs):
-        self.bar.set_postfix_str(as_text(logs), refresh=False)
         self.close()
+        super().end_epoch(epoch, logs)
 
     def close(self):
         if self.bar is not None:
@@ -98,16 +104,14 @@ class NotebookBar(TerminalBars):
     def start_epoch(self, epoch, batches):
         if self.bar is None:
             total = None if batches is None else batches * self.epochs
-            self.bar = self._new_bar(total)
+            self.bar = self.new_bar(total)
         self.bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
 
-    def _new_bar(self, total):
+    def new_bar(self, total):
         try:
             import ipywidgets  # noqa: F401  (tqdm.auto warns where it is missing)
         except ImportError:
-            from tqdm import tqdm
-
-            return tqdm(total=total, file=sys.stdout)
+            return super().new_bar(total, file=sys.stdout)
         from tqdm.auto import tqdm
 
         return tqdm(total=total)

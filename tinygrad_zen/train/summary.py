@@ -13,7 +13,7 @@ def summary(net, samples, run):
     rows = [("layer", "output", "parameters")]
     rows += [
         (
-            f"{name} ({type(layer).__name__})",
+            f"{name} ({type(layer).__name__})".lstrip(),
             shapes.get(id(layer), "?"),
             f"{_own_parameters(layer):,}",
         )

@@ -58,7 +58,8 @@ def curves(history):
         ax.set(title=name.replace("_", " "), xlabel="epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
-        ax.legend()
+        if f"val_{name}" in numbers:
+            ax.legend()
     return figure
 
 
