@@ -649,7 +649,12 @@ def test_doubles_come_only_from_doubles():
         ops.exp(counts),
     ):
         assert y.dtype == np.float32
-    for y in (x * np.array([1.0, 2.0]), x.to("float64"), ops.where(x > 1, leaf([1.0, 2.0]), 0.0)):
+    for y in (
+        x * np.array([1.0, 2.0]),
+        x.to("float64"),
+        counts.to("float64"),
+        ops.where(x > 1, leaf([1.0, 2.0]), 0.0),
+    ):
         assert y.dtype == np.float64
     w = tz.tensor([1.0, 2.0], requires_grad=True)
     (w * counts).sum().backward()

@@ -88,6 +88,7 @@ def op(fn):
         def cube(be, x):
             return x * x * x, (lambda g: g * 3 * x * x,)
     """
+    name = fn.__name__.lstrip("_")
     names = fn.__code__.co_varnames[1 : fn.__code__.co_argcount]  # of the data; none for *arrays
     defaults = dict(zip(names[::-1], (fn.__defaults__ or ())[::-1], strict=False))
     count = len(names)
@@ -103,39 +104,28 @@ def op(fn):
             if isinstance(a, Tensor):
                 if a.backend is not backend:
                     if backend is not None:
-                        raise ValueError(_mixed_backends(fn.__name__.lstrip("_"), args))
+                        raise ValueError(_mixed_backends(name, args))
                     backend = a.backend
                 if a.requires_grad:
                     wanted = True
                 arrays.append(a.data)
-            elif a is None or type(a) is float or type(a) is int:
+            elif type(a) in CONSTANTS or as_constant(a, args) is a:
                 arrays.append(a)
             else:
-                operand = as_operand(a, args)
-                if (
-                    operand is not a
-                ):  # higher derivatives run the op again on what it is recorded with
-                    at = len(arrays)
-                    args = (*args[:at], operand, *args[at + 1 :])
-                arrays.append(operand)
-        for name, value in options.items():
-            if isinstance(value, np.generic):  # it would widen as well
-                options[name] = value.item()
+                return call(*(as_constant(a, args) for a in args), **options)
+        if options:
+            options = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
         if backend is None:
             backend = default_backend()
             arrays = [a if a is None else backend.array(a) for a in arrays]
         try:
             out, vjps = fn(backend, *arrays, **options)
         except ValueError as e:
-            if str(e).startswith("operands could not be broadcast"):  # the libraries' words
-                shapes = " and ".join(str(np.shape(a)) for a in arrays)
-                name = fn.__name__.lstrip("_")
-                raise ValueError(f"{name}: shapes {shapes} do not broadcast together") from None
-            raise
+            raise _in_our_words(e, name, arrays) from None
         if isinstance(out, np.generic):  # NumPy's full reductions give scalars; Tensors hold arrays
             out = np.asarray(out)
-        if out.dtype is DOUBLE and not _doubles(arrays) and "dtype" not in options:
-            out = out.astype(np.float32)  # NumPy's answer to integers: x * labels, flags.mean()
+        if out.dtype is DOUBLE and "dtype" not in options and _from_integers(arrays):
+            out = out.astype(np.float32)
         if wanted and vjps is not None and recording.on:
             return Tensor(out, backend, True, Node(fn, args, options, vjps))
         return Tensor(out, backend)
@@ -144,8 +134,22 @@ def op(fn):
     return call
 
 
-def _doubles(arrays):
-    return any(getattr(a, "dtype", None) == DOUBLE for a in arrays)
+CONSTANTS = {type(None), int, float, bool, np.ndarray}  # an op takes these as they are
+
+
+def _in_our_words(error, name, arrays):
+    """A library's error about broadcasting as one that names the op; any other as it is."""
+    if not str(error).startswith("operands could not be broadcast"):
+        return error
+    shapes = " and ".join(str(np.shape(a)) for a in arrays)
+    return ValueError(f"{name}: shapes {shapes} do not broadcast together")
+
+
+def _from_integers(arrays):
+    """Whether a float64 result comes of integers or bools alone, as NumPy has it: x * labels."""
+    dtypes = [a.dtype for a in arrays if hasattr(a, "dtype")]
+    doubles = any(d.kind == "f" and d.itemsize == 8 for d in dtypes)
+    return not doubles and any(d.kind != "f" for d in dtypes)
 
 
 def _complete(args, options, names, defaults):
@@ -156,8 +160,8 @@ def _complete(args, options, names, defaults):
     return args  # the call itself says what is missing
 
 
-def as_operand(a, args):
-    """A constant among args as an op takes it, so that it does not widen the Tensors that it meets.
+def as_constant(a, args):
+    """What stands among args as an op takes it, so that it does not widen the Tensors that it meets.
 
     NumPy's float64 scalars act as Python floats, floats in lists take the dtype of the Tensors.
     """
