@@ -426,7 +426,7 @@ def test_higher_derivatives_rerun_ops_on_constants_of_every_kind():
         assert tz_gradcheck(f, x, order=2) < 1e-6
 
 
-def test_a_kernel_without_a_counterpart_says_so_by_its_absence():
+def test_an_op_that_only_arrays_can_run_has_no_second_derivative_and_says_so():
     """An op whose vjp only arrays can compute works to first order."""
 
     @tz.op
@@ -435,7 +435,7 @@ def test_a_kernel_without_a_counterpart_says_so_by_its_absence():
 
     x = leaf([1.0, 2.0])
     assert tz.grad(flipped(x) * x, x, [1.0, 0.0]).numpy().tolist() == [2, 1]
-    with pytest.raises(AttributeError, match="flipud"):
+    with raises(TypeError, "second derivative of flipped is not defined", "flipud"):
         tz.grad(flipped(x), x, [1.0, 1.0], create_graph=True)
 
 

@@ -207,6 +207,18 @@ def test_large_arrays_are_checked_along_directions_alone():
     assert len(calls) < 50
 
 
+def test_a_wrong_element_of_a_large_array_is_found_by_halving():
+    def spoil(g, x):
+        g = g * np.cos(x)
+        g[77, 33] += 1
+        return g
+
+    with pytest.raises(GradientError) as caught:
+        gradcheck(mutant(np.sin, spoil), leaf(100, 100))
+    assert caught.value.index == (77, 33)
+    assert caught.value.analytic == pytest.approx(caught.value.numeric + 1)
+
+
 def test_flat_functions_and_empty_arrays_pass():
     assert gradcheck(ops.floor, tz.tensor(np.array([0.5, 1.5]), requires_grad=True)) == 0
     assert gradcheck(lambda x: ops.softmax(x).sum(), leaf(3, 4)) < 1e-6  # constant: 1 a row

@@ -120,6 +120,17 @@ def test_batches_from_a_loader_or_a_list():
     fit(by_list, iter(batches), epochs=1)
 
 
+def test_a_loader_goes_on_where_it_stood():
+    x, y = blobs()
+    loader = data.DataLoader(x, y, batch_size=20, seed=0)
+    next(iter(loader))
+    state = loader.state_dict()
+    resumed = data.DataLoader(x, y, batch_size=20, seed=0)
+    resumed.load_state_dict(state)
+    fit(compiled(), resumed, epochs=2)
+    assert (resumed.epoch, resumed.position) == (2, 0)
+
+
 def test_validation_data_are_used_as_given():
     x, y = blobs()
     model = compiled()
@@ -536,7 +547,7 @@ def test_learning_rate_follows_a_schedule():
     with raises(ValueError, "LearningRate: every must be 'epoch' or 'batch'; got 'step'"):
         train.LearningRate(plateau, every="step")
     with raises(ValueError, "LearningRate: the schedule is made for another optimizer than .*"):
-        fit(compiled(), x, y, callbacks=[train.LearningRate(plateau)])
+        fit(compiled(), x, y, callbacks=[train.LearningRate(plateau), train.EarlyStopping()])
 
 
 # history and progress

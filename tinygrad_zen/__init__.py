@@ -1,6 +1,6 @@
 """tinygrad_zen: a neural-net engine to read whole, with proved gradients and kernels in Python.
 
-    import tinygrad_zen as tz
+import tinygrad_zen as tz
 """
 
 import importlib

@@ -118,6 +118,8 @@ def op(fn):
         if backend is None:
             backend = default_backend()
             arrays = [a if a is None else backend.array(a) for a in arrays]
+        elif backend.xp is not np:  # constants follow the Tensors to their device
+            arrays = [backend.array(a) if isinstance(a, np.ndarray) else a for a in arrays]
         try:
             out, vjps = fn(backend, *arrays, **options)
         except ValueError as e:
@@ -257,7 +259,10 @@ def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=Fal
                 "retain_graph=True to the first backward(), or compute the result again"
             )
         if create_graph:
-            vjps = node.fn(_tensors_backend(), *parents, **node.options)[1]
+            try:
+                vjps = node.fn(_tensors_backend(), *parents, **node.options)[1]
+            except AttributeError as e:  # a kernel that has no differentiable counterpart
+                raise TypeError(f"second derivative of {node.name} is not defined: {e}") from e
         shared = callable(vjps)
         if shared:
             vjps = vjps(g)

@@ -13,7 +13,7 @@ from .common import add_options, report, write_confusion, write_record
 
 
 def add_arguments(parser):
-    add_options(parser, "mnist-best", epochs=12, batch_size=128)
+    add_options(parser, "mnist-best", epochs=10, batch_size=128)
 
 
 def network():

@@ -41,7 +41,7 @@ def are_batches(caller, x, y, epochs=1):
         return False
     if hasattr(x, "dtype") or isinstance(x, tuple) or not hasattr(x, "__iter__"):
         raise ValueError(f"{caller}: y is missing; only an iterable of batches (x, y) goes without")
-    if epochs > 1 and iter(x) is x:
+    if epochs > 1 and hasattr(x, "__next__"):
         raise ValueError(
             f"{caller}: an iterator lasts for one epoch, not {epochs}; pass a DataLoader or a list"
         )

@@ -81,6 +81,8 @@ class EarlyStopping(Watch):
     The rest is explained at Watch.
     """
 
+    _weights = None  # also where another callback stopped the training before it began
+
     def __init__(
         self,
         monitor="val_loss",
@@ -134,8 +136,8 @@ class LearningRate(Callback):
         model.fit(..., callbacks=[LearningRate(optim.CosineAnnealingLR(model.optimizer, T_max=10))])
 
     every: "epoch" or "batch", when the schedule takes a step. monitor: the value that a schedule like
-    ReduceLROnPlateau looks at, each epoch. The history gets "learning_rate", the rate at the end of
-    each epoch's last batch.
+    ReduceLROnPlateau looks at, each epoch. The history gets "learning_rate", the rate of each
+    epoch's last batch.
     """
 
     def __init__(self, schedule, *, every="epoch", monitor=None):

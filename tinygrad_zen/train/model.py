@@ -307,7 +307,7 @@ class Model:
             return None
         if isinstance(data, tuple) and len(data) == 2:
             return in_order(as_samples(f"{caller}, validation_data", *data), batch_size)
-        if isinstance(data, tuple) or not hasattr(data, "__iter__") or iter(data) is data:
+        if isinstance(data, tuple) or not hasattr(data, "__iter__") or hasattr(data, "__next__"):
             raise ValueError(f"{caller}: validation_data must be (x, y) or a DataLoader")
         return data
 
