@@ -1,8 +1,11 @@
 """Backends: an array library and a namespace of kernels under one name.
 
-name      arrays   kernels              runs where
-numpy     numpy    kernels/reference    anywhere; the specification
-cupy      cupy     kernels/reference    a CUDA GPU
+name      arrays   kernels                      runs where
+numpy     numpy    kernels/reference            anywhere; the specification
+numba     numpy    kernels/cpu   (numba.njit)   any CPU
+cupy      cupy     kernels/reference            a CUDA GPU
+cuda      cupy     kernels/cuda  (numba.cuda)   a CUDA GPU
+cudasim   numpy    kernels/cuda  (simulator)    anywhere, with NUMBA_ENABLE_CUDASIM=1
 """
 
 import contextlib
@@ -68,23 +71,54 @@ def _numpy():
     return np, importlib.import_module("tinygrad_zen.kernels.reference")
 
 
+def _numba():
+    _import("numba", "numba", "numba")
+    return np, importlib.import_module("tinygrad_zen.kernels.cpu")
+
+
 def _cupy():
-    try:
-        cupy = importlib.import_module("cupy")
-    except ImportError as e:
-        raise BackendUnavailable(
-            'cupy: CuPy is not installed; `pip install "tinygrad-zen[cuda13]"` (CUDA 13) or [cuda12]'
-        ) from e
+    cupy = _import("cupy", "CuPy", "cuda13", "cuda12")
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as e:
-        raise BackendUnavailable(f"cupy: no usable CUDA device or driver ({e})") from e
+        raise BackendUnavailable(f"no usable CUDA device, or a driver too old ({e})") from e
     if count == 0:
-        raise BackendUnavailable("cupy: this machine has no CUDA device")
+        raise BackendUnavailable("this machine has no CUDA device")
     return cupy, importlib.import_module("tinygrad_zen.kernels.reference")
 
 
-LOADERS = {"numpy": _numpy, "cupy": _cupy}
+def _cuda():
+    cupy, _ = _cupy()
+    _import("numba_cuda", "numba-cuda", "cuda13", "cuda12")
+    return cupy, importlib.import_module("tinygrad_zen.kernels.cuda")
+
+
+def _cudasim():
+    if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
+        raise BackendUnavailable(
+            "the simulator needs the environment variable NUMBA_ENABLE_CUDASIM=1 from the start of "
+            "the process"
+        )
+    _import("numba", "numba", "numba")
+    return np, importlib.import_module("tinygrad_zen.kernels.cuda")
+
+
+def _import(module, library, *extras):
+    """A module that an extra installs, or BackendUnavailable with the line that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as e:
+        lines = " or ".join(f'`pip install "tinygrad-zen[{extra}]"`' for extra in extras)
+        raise BackendUnavailable(f"{library} cannot be imported ({e}); {lines}") from e
+
+
+LOADERS = {
+    "numpy": _numpy,
+    "numba": _numba,
+    "cupy": _cupy,
+    "cuda": _cuda,
+    "cudasim": _cudasim,
+}
 
 
 @functools.cache
@@ -106,7 +140,7 @@ def backend(name):
         return _load(name)
     except BackendUnavailable as e:
         usable = [n for n, why in backends().items() if why == "usable"]
-        raise BackendUnavailable(f"{e}; usable here: {', '.join(usable)}") from e
+        raise BackendUnavailable(f"{name}: {e}; usable here: {', '.join(usable)}") from e
 
 
 def backends():

@@ -2,3 +2,4 @@
 
 from .gradcheck import GradientError, gradcheck
 from .parity import Difference, ParityError, parity
+from .races import races

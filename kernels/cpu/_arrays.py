@@ -1,0 +1,116 @@
+"""Memory: where results go, and in which order arrays lie.
+
+The kernels of this folder want dense arrays, and images with their channels last.
+"""
+
+import math
+import threading
+from sys import getrefcount
+
+import numpy as np
+
+LARGE = 1 << 17  # bytes, from which on the C library asks the system for memory
+LIMIT = 1 << 30  # bytes that are kept at most
+
+
+class _Blocks(threading.local):
+    """Blocks of memory of this thread, by size: in use by an array, or waiting for the next."""
+
+    def __init__(self):
+        self.by_size, self.total = {}, 0
+
+
+_blocks = _Blocks()
+
+
+def empty(shape, dtype):
+    """As np.empty, in memory that an earlier array of that size has left.
+
+    The system hands out memory in pages that it must first clear: a third of a training step went
+    there, since a step needs the same sizes again and again. An array keeps its block alive, as does a
+    view of it; so a block that only our list refers to is free.
+    """
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if size < LARGE:
+        return np.empty(shape, dtype)
+    blocks = _blocks.by_size.setdefault(size, [])
+    for i in range(len(blocks)):
+        if getrefcount(blocks[i]) == 2:  # the list's, and that of the call
+            return blocks[i].view(dtype).reshape(shape)
+    if _blocks.total + size > LIMIT:
+        _blocks.__init__()
+        blocks = _blocks.by_size.setdefault(size, [])
+    blocks.append(np.empty(size, np.uint8))
+    _blocks.total += size
+    return blocks[-1].view(dtype).reshape(shape)
+
+
+def empty_like(x):
+    """As np.empty_like for a dense array: in the shape, dtype and memory order of x."""
+    if x.nbytes < LARGE:
+        return np.empty_like(x)
+    order = _memory_order(x)
+    back = sorted(range(x.ndim), key=order.__getitem__)
+    return empty([x.shape[axis] for axis in order], x.dtype).transpose(back)
+
+
+def dense(x):
+    """x, or a copy of it that is C-contiguous and writable: Numba compiles anew for other kinds."""
+    return x if x.flags.carray else np.array(x, order="C")
+
+
+def pixels(x):
+    """Images (N, C, H, W) as dense (N, H, W, C): without a copy if they are channels-last."""
+    return dense(x.transpose(0, 2, 3, 1))
+
+
+def images(pixels):
+    """The inverse of `pixels`, a view: (N, H, W, C) -> (N, C, H, W)."""
+    return pixels.transpose(0, 3, 1, 2)
+
+
+def rows(x, axis):
+    """x as dense rows along an axis, (R, C); and the way back, a view: rows -> the shape of x."""
+    moved = dense(np.moveaxis(x, axis, -1))
+
+    def back(y):
+        return np.moveaxis(y.reshape(moved.shape), -1, axis)
+
+    return moved.reshape(-1, moved.shape[-1]), back
+
+
+def in_memory_order(x):
+    """x as its numbers lie in memory, (x.size,), a view; None if there are gaps between them."""
+    if not x.flags.c_contiguous:
+        x = x.transpose(_memory_order(x))
+    return x.reshape(-1) if x.flags.c_contiguous else None
+
+
+def _memory_order(x):
+    """The axes of x, the one whose elements lie farthest apart first."""
+    return sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+
+
+def elementwise(kernel, x, *others, args=()):
+    """kernel(x, *others, y, *args) on flat arrays: a new y in the shape and memory order of x."""
+    if in_memory_order(x) is None or not x.flags.writeable:
+        x = x.copy(order="K")
+    y = empty_like(x)
+    kernel(*map(in_memory_order, (x, *(like(x, other) for other in others), y)), *args)
+    return y
+
+
+def like(x, other):
+    """The numbers of `other` in the shape, dtype and memory order of x: itself if it has them."""
+    if (
+        type(other) is np.ndarray
+        and other.shape == x.shape
+        and other.strides == x.strides
+        and other.dtype == x.dtype
+        and other.flags.writeable
+    ):
+        return other
+    copy = empty_like(x)
+    copy[...] = other
+    return copy

@@ -1,0 +1,110 @@
+"""exp, tanh and their kin for one float32, in a form that LLVM turns into vector instructions.
+
+The C library's functions take one number at a time. These are straight lines of arithmetic, with
+choices instead of branches, so that a loop over them computes 8 or 16 numbers at once: 4 to 20 times
+faster. Each is a polynomial on a short interval, fitted to the function at Chebyshev nodes (so its
+error is spread evenly), and an identity that reaches the rest. Relative errors are at most a few times
+float32's rounding, 6e-8; NaN stays NaN. float64 is for proofs and goes to the reference.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from ._compiled import INNER
+
+_f = np.float32
+_ZERO, _HALF, _ONE, _TWO = _f(0), _f(0.5), _f(1), _f(2)
+
+_LOWEST, _HIGHEST = _f(-87.3), _f(88)  # beyond, exp(x) has no normal float32
+_LOG2_E = _f(1 / math.log(2))
+_LN_2_HIGH = _f(0.693359375)  # ln 2 in two parts: the first has so few bits that n * it is exact
+_LN_2_LOW = _f(math.log(2) - 0.693359375)
+
+
+@njit(**INNER)
+def exp(x):
+    """e^x; 0 below -87.3, and e^88 above 88.
+
+    x = n ln 2 + r with an integer n, so e^x = 2^n e^r; 2^n is made by writing n into the exponent.
+    """
+    inside = x if x > _LOWEST else _LOWEST
+    inside = inside if inside < _HIGHEST else _HIGHEST
+    n = np.floor(inside * _LOG2_E + _HALF)
+    r = inside - n * _LN_2_HIGH - n * _LN_2_LOW
+    p = _f(1.989939e-4)
+    p = p * r + _f(1.3933732e-3)
+    p = p * r + _f(8.333298e-3)
+    p = p * r + _f(4.1666463e-2)
+    p = p * r + _f(1.6666667e-1)
+    p = p * r + _HALF
+    p = p * (r * r) + r + _ONE
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return p * power if x > _LOWEST else (x if x != x else _ZERO)
+
+
+@njit(**INNER)
+def log_1_plus(e):
+    """log(1 + e) for 0 <= e <= 1: twice the inverse hyperbolic tangent of e / (2 + e)."""
+    s = e / (_TWO + e)
+    z = s * s
+    p = _f(1.1622311e-1)
+    p = p * z + _f(1.0851110e-1)
+    p = p * z + _f(1.4296325e-1)
+    p = p * z + _f(1.9999850e-1)
+    p = p * z + _f(3.3333334e-1)
+    return _TWO * (s + s * z * p)
+
+
+@njit(**INNER)
+def sigmoid(x):
+    """1 / (1 + e^-x), by e^-|x|, which cannot overflow and keeps the digits of small results."""
+    e = exp(-abs(x))
+    s = _ONE / (_ONE + e)
+    return e * s if x < _ZERO else s
+
+
+@njit(**INNER)
+def tanh(x):
+    """Hyperbolic tangent: a polynomial near 0, where (1 - e^-2x) / (1 + e^-2x) would lose digits."""
+    z = x * x
+    p = _f(-6.0536955e-3)
+    p = p * z + _f(2.0968186e-2)
+    p = p * z + _f(-5.3844988e-2)
+    p = p * z + _f(1.3332734e-1)
+    p = p * z + _f(-3.3333328e-1)
+    near = x + x * z * p
+    e = exp(-_TWO * abs(x))
+    far = (_ONE - e) / (_ONE + e)
+    far = -far if x < _ZERO else far
+    return near if z < _f(0.39) else far
+
+
+@njit(**INNER)
+def softplus(x):
+    """log(1 + e^x)."""
+    return (x if x > _ZERO else _ZERO) + log_1_plus(exp(-abs(x)))
+
+
+@njit(**INNER)
+def normal(x):
+    """The standard normal distribution at x: its function and its density.
+
+    The function's smaller side is erfc(t) / 2 with t = |x| / sqrt(2), and erfc(t) = e^(-t^2) f(t) with
+    a smooth f, a polynomial in 1 / (1 + t / 2). So the tail keeps its relative accuracy.
+    """
+    t = abs(x) * _f(math.sqrt(0.5))
+    e = exp(-t * t)
+    u = _ONE / (_ONE + _HALF * t)
+    p = _f(-5.9898097e-2)
+    p = p * u + _f(2.8843954e-1)
+    p = p * u + _f(-4.9479252e-1)
+    p = p * u + _f(2.8624287e-1)
+    p = p * u + _f(-3.1876624e-2)
+    p = p * u + _f(2.0473550e-1)
+    p = p * u + _f(2.4263227e-1)
+    p = p * u + _f(2.8243354e-1)
+    p = p * u + _f(2.8208348e-1)
+    tail = _HALF * e * (p * u)
+    return tail if x < _ZERO else _ONE - tail, e * _f(1 / math.sqrt(2 * math.pi))

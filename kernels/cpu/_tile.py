@@ -1,0 +1,121 @@
+"""The micro-kernel under matmul and convolution: one small tile of a matrix product, in registers.
+
+A processor multiplies and adds far faster than it reads memory. So a fast product keeps a small tile
+of the result in vector registers, and lets every number that it reads do many multiplications:
+
+             b, COLUMNS wide: VECTORS registers                   AVX-512: 14 rows of 2 x 16 float32
+           +---------+---------+                                  AVX2:     6 rows of 2 x 8
+    a  x   |  acc    |  acc    |   ROWS x VECTORS accumulators    SSE:      6 rows of 2 x 4
+    a  x   |  acc    |  acc    |                                  ARM:     14 rows of 2 x 4
+    ...
+
+In one step k it reads VECTORS vectors of b and ROWS single numbers of a, each spread over a whole
+vector, and issues ROWS * VECTORS multiply-adds. None of them waits for another, so the processor can
+keep all of its arithmetic units busy, which needs about 10 independent accumulators or more. The
+accumulators, the vectors of b and one number of a must fit into the registers: that gives ROWS.
+
+LLVM does not find this form in plain loops (it keeps the accumulators in memory: 10 times slower), so
+its instructions are written here one by one, for any dtype, width and number of registers.
+
+Where the rows of a and of the result lie is told by tables of offsets: so one tile serves matrix
+products, and convolutions, whose rows are windows into an image.
+"""
+
+from numba import types
+from numba.extending import intrinsic
+
+from ._vectors import REGISTERS, VECTOR_BYTES, Vectors, pointers, repeat
+
+VECTORS = 2
+ROWS = (REGISTERS - VECTORS - 1) // VECTORS  # one register for the number of a
+
+
+def columns(dtype):
+    """How many numbers wide a tile is."""
+    return VECTORS * VECTOR_BYTES // dtype.itemsize
+
+
+@intrinsic
+def tile_from(
+    typingctx, start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
+    runs, n_runs, length, step, b, b_at, b_stride,
+):  # fmt: skip
+    """out tile = start + a tile of a @ b. Row m of the tile, for m = 0 .. ROWS - 1, is
+
+        out[out_at + out_rows[first + m] + (0 .. COLUMNS)] = start[start_at + (0 .. COLUMNS)]
+            + sum over r < n_runs, k < length of
+              a[a_at + a_rows[first + m] + runs[r] + k * step]
+              * b[b_at + (r * length + k) * b_stride + (0 .. COLUMNS)]
+
+    Offsets count elements of the arrays as they lie in memory, whatever their shapes. Nothing is
+    checked: the tables must hold ROWS entries from `first`, and all that they name must exist.
+    """
+    at = types.intp
+    signature = types.void(
+        start, at, out, out_rows, at, a, a_rows, at, at, runs, at, at, at, b, at, at
+    )  # fmt: skip
+
+    def write(context, builder, signature, args):
+        args = pointers(context, builder, signature, args)
+        v = Vectors(builder, out.dtype)
+        _write_tile(v, args[2:], start=v.at(args[0], args[1]))
+        return context.get_dummy_value()
+
+    return signature, write
+
+
+@intrinsic
+def tile_add(
+    typingctx, out, out_rows, out_at, a, a_rows, a_at, first,
+    runs, n_runs, length, step, b, b_at, b_stride,
+):  # fmt: skip
+    """out tile += a tile of a @ b: as tile_from, but the sums go on from what out holds."""
+    at = types.intp
+    signature = types.void(out, out_rows, at, a, a_rows, at, at, runs, at, at, at, b, at, at)
+
+    def write(context, builder, signature, args):
+        args = pointers(context, builder, signature, args)
+        _write_tile(Vectors(builder, out.dtype), args)
+        return context.get_dummy_value()
+
+    return signature, write
+
+
+def _write_tile(v, args, start=None):
+    """Write the instructions of tile_from, or of tile_add if there is no start."""
+    out, out_rows, out_at, a, a_rows, a_at, first, runs, n_runs, length, step, b, b_at, b_stride = (
+        args
+    )
+    builder = v.builder
+    numbers = [v.add(first, m) for m in range(ROWS)]
+    rows = [builder.load(v.at(a_rows, row)) for row in numbers]
+    a, b, out = v.at(a, a_at), v.at(b, b_at), v.at(out, out_at)
+    out = [v.at(out, builder.load(v.at(out_rows, row))) for row in numbers]
+
+    def one_run(r, tile):
+        run_a = v.at(a, builder.load(v.at(runs, r)))
+        run_b = v.at(b, builder.mul(builder.mul(r, length), b_stride))
+
+        def one_step(k, tile):
+            step_a = v.at(run_a, builder.mul(k, step))
+            step_b = v.at(run_b, builder.mul(k, b_stride))
+            return _outer_product(v, [v.at(step_a, row) for row in rows], step_b, tile)
+
+        return repeat(builder, length, tile, one_step)
+
+    sources = out if start is None else [start] * ROWS
+    tile = [v.load(row, i) for row in sources for i in range(VECTORS)]
+    tile = repeat(builder, n_runs, tile, one_run)
+    for i, total in enumerate(tile):
+        v.store(total, out[i // VECTORS], i % VECTORS)
+
+
+def _outer_product(v, a_rows, b, tile):
+    """One step of the product: tile[m] += a[m] * b, for pointers to ROWS numbers and to a row of b."""
+    row_of_b = [v.load(b, i) for i in range(VECTORS)]
+    sums = []
+    for m, pointer in enumerate(a_rows):
+        number = v.spread(pointer)
+        for i in range(VECTORS):
+            sums.append(v.multiply_add(number, row_of_b[i], tile[m * VECTORS + i]))
+    return sums

@@ -1,0 +1,130 @@
+"""Vector instructions for kernels, written by hand: what Numba's language cannot say.
+
+Numba has no vector types. Usually LLVM finds the vector instructions in plain loops; where it does not,
+an @intrinsic writes them: a function that is called while a kernel compiles, and appends instructions
+to it. They are generic vector arithmetic, which LLVM translates for any processor; only the size of
+the vectors is chosen here.
+"""
+
+import platform
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils, config
+
+
+def _registers():
+    """(bytes of a vector register, number of them) on the CPU that Numba compiles for."""
+    features = config.CPU_FEATURES  # set by NUMBA_CPU_FEATURES, or by NUMBA_CPU_NAME=generic
+    if features is None:
+        features = binding.get_host_cpu_features().flatten()
+    has = set(features.split(","))
+    if "+avx512f" in has:
+        return 64, 32
+    if "+avx2" in has and "+fma" in has:
+        return 32, 16
+    return 16, 32 if platform.machine() in ("aarch64", "arm64") else 16
+
+
+VECTOR_BYTES, REGISTERS = _registers()
+
+
+def pointers(context, builder, signature, args):
+    """The arguments, with each array replaced by the pointer to its first number."""
+    return [
+        context.make_array(kind)(context, builder, arg).data
+        if isinstance(kind, types.Array)
+        else arg
+        for kind, arg in zip(signature.args, args, strict=True)
+    ]
+
+
+def repeat(builder, count, values, body):
+    """Write a loop of count >= 1 rounds, `values = body(i, values)`; returns the last values.
+
+    LLVM's variables never change. What a loop carries from round to round is a "phi": it has one
+    value when the loop is entered from above, and another when it is entered from its own end.
+    """
+    above = builder.block
+    top = builder.append_basic_block("round")
+    builder.branch(top)
+    builder.position_at_end(top)
+    zero = ir.Constant(count.type, 0)
+    carried = [(builder.phi(value.type), value) for value in (zero, *values)]
+    for phi, value in carried:
+        phi.add_incoming(value, above)
+    i, *current = (phi for phi, _ in carried)
+    following = [builder.add(i, ir.Constant(i.type, 1)), *body(i, current)]
+    for (phi, _), value in zip(carried, following, strict=True):
+        phi.add_incoming(value, builder.block)
+    below = builder.append_basic_block("below")
+    builder.cbranch(builder.icmp_signed("<", following[0], count), top, below)
+    builder.position_at_end(below)
+    return following[1:]
+
+
+class Vectors:
+    """Writes instructions on vectors of one dtype, which fill a register each."""
+
+    def __init__(self, builder, dtype):
+        self.builder = builder
+        self.lanes = 8 * VECTOR_BYTES // dtype.bitwidth
+        self.bytes = dtype.bitwidth // 8
+        number = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
+        self.type = ir.VectorType(number, self.lanes)
+        # "fmuladd": one rounding where the CPU has such an instruction, else multiply, then add
+        self._multiply_add = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(self.type, [self.type] * 3),
+            f"llvm.fmuladd.v{self.lanes}f{dtype.bitwidth}",
+        )
+
+    def at(self, pointer, offset):
+        """The pointer, offset elements further."""
+        return self.builder.gep(pointer, [offset])
+
+    def add(self, index, constant):
+        return self.builder.add(index, ir.Constant(index.type, constant))
+
+    def times(self, index, constant):
+        return self.builder.mul(index, ir.Constant(index.type, constant))
+
+    def divided(self, index, constant):
+        return self.builder.sdiv(index, ir.Constant(index.type, constant))
+
+    def place(self, row, i, column, j):
+        """The offset of row i and column j, given how far rows and columns lie apart."""
+        return self.builder.add(self.times(row, i), self.times(column, j))
+
+    def load(self, pointer, i=0):
+        """The i-th vector from a pointer to numbers, which may lie at any address."""
+        value = self.builder.load(self._vector(pointer, i))
+        value.align = self.bytes
+        return value
+
+    def store(self, value, pointer, i=0):
+        self.builder.store(value, self._vector(pointer, i)).align = self.bytes
+
+    def spread(self, pointer):
+        """A vector whose lanes all hold the number at a pointer."""
+        lane = ir.IntType(32)
+        undefined = ir.Constant(self.type, ir.Undefined)
+        alone = self.builder.insert_element(undefined, self.builder.load(pointer), lane(0))
+        everywhere = ir.Constant(ir.VectorType(lane, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(alone, undefined, everywhere)
+
+    def multiply_add(self, x, y, total):
+        return self.builder.call(self._multiply_add, [x, y, total])
+
+    def zero(self):
+        return ir.Constant(self.type, [0.0] * self.lanes)
+
+    def plus(self, x, y):
+        return self.builder.fadd(x, y)
+
+    def minus(self, x, y):
+        return self.builder.fsub(x, y)
+
+    def _vector(self, pointer, i):
+        pointer = self.at(pointer, ir.IntType(64)(i * self.lanes))
+        return self.builder.bitcast(pointer, self.type.as_pointer())

@@ -1,0 +1,340 @@
+"""Winograd's convolution F(2x2, 3x3): four outputs of a 3 x 3 filter for 16 multiplications, not 36.
+
+In one dimension: two outputs of a filter w of three taps, from four inputs d, are
+
+    y0 = d0 w0 + d1 w1 + d2 w2        m0 = (d0 - d2) w0                    y0 = m0 + m1 + m2
+    y1 = d1 w0 + d2 w1 + d3 w2        m1 = (d1 + d2) (w0 + w1 + w2) / 2    y1 = m1 - m2 - m3
+                                      m2 = (d2 - d1) (w0 - w1 + w2) / 2
+                                      m3 = (d1 - d3) w2
+
+six multiplications, or four: y = A.T @ ((G @ w) * (B.T @ d)) with the matrices below. In an image the
+same is done down the columns and along the rows of a tile. B and A only add and subtract, and G @ w
+is computed once for all images. What is left is the product in the middle, at each of the 16 places
+of a tile; summed over channels, it is a product of matrices, (tiles, channels) @ (channels, filters).
+
+The gradients take the same steps backwards, each transposed. Errors are as small as those of adding
+up directly; larger tiles would save more, and lose digits. Lavin & Gray 2015.
+"""
+
+import numpy as np
+from numba import njit, prange, types
+from numba.extending import intrinsic
+
+from ._arrays import dense
+from ._compiled import COMPILED, INNER, threaded
+from ._tile import ROWS, VECTORS, tile_add, tile_from
+from ._vectors import VECTOR_BYTES, Vectors, pointers, repeat
+
+B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]).T
+# G = [[1, 0, 0], [1/2, 1/2, 1/2], [1/2, -1/2, 1/2], [0, 0, 1]]
+A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]]).T
+PLACES = 16
+TILE_BYTES = VECTORS * VECTOR_BYTES
+
+
+def takes(dtype, channels, n_filters, kernel, stride, dilation):
+    """Whether a convolution fits these kernels: 3 x 3, no gaps, whole vectors of channels."""
+    lanes = VECTOR_BYTES // dtype.itemsize
+    plain = tuple(kernel) == (3, 3) and tuple(stride) == tuple(dilation) == (1, 1)
+    return plain and channels % lanes == 0 and n_filters % lanes == 0
+
+
+def transformed(w):
+    """Filters w (K, C, 3, 3) at their places, G @ w @ G.T, as panels: (16, P, C, COLUMNS)."""
+    width = TILE_BYTES // w.itemsize
+    panels = np.zeros((PLACES, -(-len(w) // width), w.shape[1], width), w.dtype)
+    _transform_filters(dense(w), panels)
+    return panels
+
+
+@njit(**COMPILED)
+def _transform_filters(w, panels):
+    half = w.dtype.type(0.5)
+    width = panels.shape[3]
+    down = np.empty((4, 3), w.dtype)
+    for k in range(w.shape[0]):
+        for c in range(w.shape[1]):
+            for j in range(3):
+                outer, inner = w[k, c, 0, j] + w[k, c, 2, j], w[k, c, 1, j]
+                down[0, j], down[3, j] = w[k, c, 0, j], w[k, c, 2, j]
+                down[1, j], down[2, j] = (outer + inner) * half, (outer - inner) * half
+            for i in range(4):
+                outer, inner = down[i, 0] + down[i, 2], down[i, 1]
+                panel, column = k // width, k % width
+                panels[4 * i, panel, c, column] = down[i, 0]
+                panels[4 * i + 1, panel, c, column] = (outer + inner) * half
+                panels[4 * i + 2, panel, c, column] = (outer - inner) * half
+                panels[4 * i + 3, panel, c, column] = down[i, 2]
+
+
+def transformed_back(places, w_shape):
+    """The adjoint: gradients at places (16, at least C, at least K) -> w_shape (K, C, 3, 3)."""
+    gw = np.empty(w_shape, places.dtype)
+    _transform_filters_back(places, gw)
+    return gw
+
+
+@njit(**COMPILED)
+def _transform_filters_back(places, gw):
+    half = gw.dtype.type(0.5)
+    down = np.empty((3, 4), gw.dtype)
+    for k in range(gw.shape[0]):
+        for c in range(gw.shape[1]):
+            for j in range(4):
+                first, second = places[4 + j, c, k] * half, places[8 + j, c, k] * half
+                down[0, j] = places[j, c, k] + first + second
+                down[1, j] = first - second
+                down[2, j] = first + second + places[12 + j, c, k]
+            for i in range(3):
+                first, second = down[i, 1] * half, down[i, 2] * half
+                gw[k, c, i, 0] = down[i, 0] + first + second
+                gw[k, c, i, 1] = first - second
+                gw[k, c, i, 2] = first + second + down[i, 3]
+
+
+def _transform(matrix, finish):
+    """A function that transforms a tile, for all channels: matrix @ tile @ matrix.T.
+
+    finish: "set" writes the result, "add" adds it to what is there, "start" adds a row of numbers.
+    """
+
+    @intrinsic
+    def transform(
+        typingctx, start, out, out_at, out_row, out_column, x, x_at, x_row, x_column, channels
+    ):
+        at = types.intp
+        signature = types.void(start, out, at, at, at, x, at, at, at, at)
+
+        def write(context, builder, signature, args):
+            args = pointers(context, builder, signature, args)
+            _write_transform(Vectors(builder, x.dtype), matrix, finish, args)
+            return context.get_dummy_value()
+
+        return signature, write
+
+    return transform
+
+
+def _write_transform(v, matrix, finish, args):
+    start, out, out_at, out_row, out_column, x, x_at, x_row, x_column, channels = args
+    n_in = range(matrix.shape[1])
+    x, out = v.at(x, x_at), v.at(out, out_at)
+    sources = [[v.at(x, v.place(x_row, i, x_column, j)) for i in n_in] for j in n_in]
+
+    def one_vector(i, _):
+        channel = v.times(i, v.lanes)
+        down = [
+            _combine(v, matrix, [v.load(v.at(source, channel)) for source in column])
+            for column in sources
+        ]
+        along = [_combine(v, matrix, row) for row in zip(*down, strict=True)]
+        for i, row in enumerate(along):
+            for j, value in enumerate(row):
+                to = v.at(v.at(out, v.place(out_row, i, out_column, j)), channel)
+                if finish == "add":
+                    value = v.plus(value, v.load(to))
+                elif finish == "start":
+                    value = v.plus(value, v.load(v.at(start, channel)))
+                v.store(value, to)
+        return []
+
+    repeat(v.builder, v.divided(channels, v.lanes), [], one_vector)
+
+
+def _combine(v, matrix, values):
+    """matrix @ values for a matrix of 0, 1 and -1: sums and differences of vectors."""
+    results = []
+    for row in matrix:
+        positive = [value for value, factor in zip(values, row, strict=True) if factor == 1]
+        negative = [value for value, factor in zip(values, row, strict=True) if factor == -1]
+        total = positive[0] if positive else v.zero()
+        for value in positive[1:]:
+            total = v.plus(total, value)
+        for value in negative:
+            total = v.minus(total, value)
+        results.append(total)
+    return results
+
+
+_to_places = _transform(B.T, "set")  # 4 x 4 pixels of an image to 16 places
+_to_outputs = _transform(A.T, "start")  # 16 places to 2 x 2 pixels of the result, with the bias
+_from_outputs = _transform(A, "set")  # 2 x 2 pixels of the gradient to 16 places
+_from_places = _transform(B, "add")  # 16 places to 4 x 4 pixels; tiles overlap, so they add up
+
+
+@threaded
+def forward(x, top, left, together, filters, start, y):
+    """x (N, H, W, C), filters (16, P, C, COLUMNS), start (P * COLUMNS,) -> y (N, OH, OW, K)."""
+    for group in prange((len(x) + together - 1) // together):
+        _forward(group * together, x, top, left, together, filters, start, y.reshape(-1), y.shape)
+
+
+@njit(**INNER)
+def _forward(first, x, top, left, together, filters, start, y, y_shape):
+    """Images of x from the first on, as many as are taken together, into y, flat."""
+    _, oh, ow, n_filters = y_shape
+    end = min(first + together, len(x))
+    rows, columns = (oh + 1) // 2, (ow + 1) // 2
+    places = np.empty((PLACES, _whole_tiles((end - first) * rows * columns), x.shape[3]), x.dtype)
+    _at_places(x, first, end, top, left, rows, columns, 2, places)
+    results = _products(places, filters)
+    _, place, width = results.shape
+    place *= width
+    edge = np.empty(4 * n_filters, x.dtype)
+    at = 0
+    for i in range(first, end):
+        for r in range(rows):
+            for s in range(columns):
+                inside = 2 * r + 1 < oh and 2 * s + 1 < ow
+                to = ((i * oh + 2 * r) * ow + 2 * s) * n_filters
+                _to_outputs(
+                    start, y if inside else edge, to if inside else 0,
+                    (ow if inside else 2) * n_filters, n_filters,
+                    results, at, 4 * place, place, n_filters,
+                )  # fmt: skip
+                at += width
+                if not inside:  # of the tile, only the first row or column exists
+                    for a in range(min(2, oh - 2 * r)):
+                        for b in range(min(2, ow - 2 * s) * n_filters):
+                            y[to + a * ow * n_filters + b] = edge[a * 2 * n_filters + b]
+
+
+@threaded
+def gradient_x(g, top, left, together, filters, gx):
+    """g (N, OH, OW, K), filters (16, P, K, COLUMNS) -> gx (N, H, W, C)."""
+    for group in prange((len(g) + together - 1) // together):
+        _gradient_x(group * together, g, top, left, together, filters, gx)
+
+
+@njit(**INNER)
+def _gradient_x(first, g, top, left, together, filters, gx):
+    """Images of g from the first on, as many as are taken together, into gx."""
+    _, height, width, channels = gx.shape
+    end = min(first + together, len(g))
+    rows, columns = (g.shape[1] + 1) // 2, (g.shape[2] + 1) // 2
+    places = np.empty((PLACES, _whole_tiles((end - first) * rows * columns), g.shape[3]), g.dtype)
+    _at_places(g, first, end, 0, 0, rows, columns, 0, places)
+    results = _products(places, filters)
+    _, place, depth = results.shape
+    place *= depth
+    row = (2 * columns + 2) * channels
+    canvas = np.empty((2 * rows + 2) * row, g.dtype)
+    at = 0
+    for i in range(first, end):
+        _clear(canvas)
+        for r in range(rows):
+            for s in range(columns):
+                _from_places(
+                    canvas, canvas, 2 * r * row + 2 * s * channels, row, channels,
+                    results, at, 4 * place, place, channels,
+                )  # fmt: skip
+                at += depth
+        for r in range(height):
+            for s in range(width):
+                source = (top + r) * row + (left + s) * channels
+                _copy(canvas[source : source + channels], gx[i, r, s])
+
+
+@threaded
+def gradient_w(x, top, left, g, together, sums):
+    """Adds up parts of the images of x (N, H, W, C), g (N, OH, OW, K) in sums (parts, 16, C', K').
+
+    C' and K' are C and K, rounded up to whole tiles of the micro-kernel.
+    """
+    for part in prange(len(sums)):
+        end = (part + 1) * len(x) // len(sums)
+        for first in range(part * len(x) // len(sums), end, together):
+            _gradient_w(first, min(first + together, end), x, top, left, g, part, sums)
+
+
+@njit(**INNER)
+def _gradient_w(first, end, x, top, left, g, part, sums):
+    """Adds the images from the first to the end to one part of the sums."""
+    rows, columns = (g.shape[1] + 1) // 2, (g.shape[2] + 1) // 2
+    _, _, n_rows, n_columns = sums.shape
+    n_tiles = (end - first) * rows * columns
+    from_x = np.empty((PLACES, n_tiles, n_rows), x.dtype)
+    from_g = np.empty((PLACES, n_tiles, n_columns), x.dtype)
+    _at_places(x, first, end, top, left, rows, columns, 2, from_x)
+    _at_places(g, first, end, 0, 0, rows, columns, 0, from_g)
+    steps, one_run = np.arange(ROWS), np.zeros(1, np.int64)
+    out_rows = steps * n_columns
+    for place in range(PLACES):
+        for row in range(0, n_rows, ROWS):
+            for column in range(0, n_columns, TILE_BYTES // x.itemsize):
+                tile_add(
+                    sums, out_rows, ((part * PLACES + place) * n_rows + row) * n_columns + column,
+                    from_x, steps, place * n_tiles * n_rows + row, 0, one_run, 1, n_tiles, n_rows,
+                    from_g, place * n_tiles * n_columns + column, n_columns,
+                )  # fmt: skip
+
+
+@njit(**INNER)
+def _at_places(images, first, end, top, left, rows, columns, border, places):
+    """Cuts images (N, H, W, C) into tiles and transforms them -> places (16, tiles, at least C).
+
+    border: 2 for images, whose tiles are 4 x 4 pixels, of which neighbours share two; 0 for gradients,
+    whose tiles are 2 x 2. What hangs over the edge is zero, and so is what `places` holds beyond.
+    """
+    _, height, width, channels = images.shape
+    _, n_tiles, depth = places.shape
+    row = (2 * columns + border) * channels
+    canvas = np.empty((2 * rows + border) * row, images.dtype)
+    _clear(canvas)
+    to = 0
+    for i in range(first, end):
+        for r in range(height):
+            for s in range(width):
+                at = (top + r) * row + (left + s) * channels
+                _copy(images[i, r, s], canvas[at : at + channels])
+        for r in range(rows):
+            for s in range(columns):
+                at = 2 * r * row + 2 * s * channels
+                if border:
+                    _to_places(canvas, places, to, 4 * n_tiles * depth, n_tiles * depth,
+                               canvas, at, row, channels, channels)  # fmt: skip
+                else:
+                    _from_outputs(canvas, places, to, 4 * n_tiles * depth, n_tiles * depth,
+                                  canvas, at, row, channels, channels)  # fmt: skip
+                to += depth
+    for place in range(PLACES):
+        for tile in range(n_tiles):
+            _clear(places[place, tile, channels if tile * depth < to else 0 :])
+
+
+@njit(**INNER)
+def _products(places, filters):
+    """places (16, T, C) @ filters (16, P, C, COLUMNS) -> (16, T, P * COLUMNS)."""
+    _, n_tiles, depth = places.shape
+    _, n_panels, _, width = filters.shape
+    results = np.empty((PLACES, n_tiles, n_panels * width), places.dtype)
+    steps, one_run = np.arange(ROWS), np.zeros(1, np.int64)
+    rows, out_rows = steps * depth, steps * (n_panels * width)
+    start = np.zeros(width, places.dtype)
+    for place in range(PLACES):
+        for panel in range(n_panels):
+            for first in range(place * n_tiles, (place + 1) * n_tiles, ROWS):
+                tile_from(
+                    start, 0, results, out_rows, (first * n_panels + panel) * width,
+                    places, rows, first * depth, 0, one_run, 1, depth, 1,
+                    filters, (place * n_panels + panel) * depth * width, width,
+                )  # fmt: skip
+    return results
+
+
+@njit(**INNER)
+def _whole_tiles(n):
+    """n, rounded up to whole tiles of the micro-kernel."""
+    return (n + ROWS - 1) // ROWS * ROWS
+
+
+@njit(**INNER)
+def _copy(x, y):
+    for i in range(x.size):
+        y[i] = x[i]
+
+
+@njit(**INNER)
+def _clear(x):
+    for i in range(x.size):
+        x[i] = 0

@@ -1,0 +1,207 @@
+"""Normalisation: the statistics in blocks of rows, then one pass that writes the result.
+
+Both kinds see a matrix. Batch normalisation has a row for each place of each image and works down the
+columns, which are channels; so it wants the channels of a pixel side by side. Layer normalisation
+works along the rows. Sums down the columns are made for each block of BLOCK_ROWS rows, then of those
+sums: that bounds the rounding error, and gives the same bits for any number of threads.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from .. import reference
+from ._arrays import dense, empty_like, rows
+from ._compiled import INNER, REORDERED, many, threaded
+
+BLOCK_ROWS = 64
+
+
+def batch_norm(x, w, b, eps, running):
+    """Normalise each channel over the batch and what lies behind: (N, C, ...), (C,), (C,) -> y.
+
+    Returns y, and the batch's mean and 1 / sqrt(variance + eps) for the gradient. running: None, or
+    (mean, variance, momentum), whose arrays move towards the batch's (unbiased) statistics.
+    """
+    if not _suit(x, w, b):
+        return reference.batch_norm(x, w, b, eps, running)
+    x, back = rows(x, 1)
+    threads, count = many(x, 4 * x.size), x.dtype.type(len(x))
+    means, squares = np.empty((2, -(-len(x) // BLOCK_ROWS), x.shape[1]), x.dtype)
+    _block_statistics(threads, x, means, squares)
+    # each block counts by its rows; what the means differ adds to the squares (Chan et al. 1979)
+    sizes = np.full((len(means), 1), BLOCK_ROWS, x.dtype)
+    sizes[-1] -= len(means) * BLOCK_ROWS - len(x)
+    mean = (sizes * means).sum(axis=0) / count
+    var = (squares + sizes * (means - mean) ** 2).sum(axis=0) / count
+    rstd = 1 / np.sqrt(var + x.dtype.type(eps))
+    if running is not None:
+        running_mean, running_var, momentum = running
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * (count / max(count - 1, 1)) - running_var)
+    y = empty_like(x)
+    _scale_columns(threads, x, mean, dense(rstd * w), dense(b), y)
+    return back(y), mean, rstd
+
+
+@threaded
+def _block_statistics(x, means, squares):
+    """The mean of each column of a block of rows, and the sum of squares around it."""
+    for block in prange(len(means)):
+        mean, square = means[block], squares[block]
+        first, end = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))
+        for c in range(mean.size):
+            mean[c] = 0
+            square[c] = 0
+        for r in range(first, end):
+            row = x[r]
+            for c in range(row.size):
+                mean[c] += row[c]
+        for c in range(mean.size):
+            mean[c] /= x.dtype.type(end - first)
+        for r in range(first, end):
+            row = x[r]
+            for c in range(row.size):
+                square[c] += (row[c] - mean[c]) * (row[c] - mean[c])
+
+
+@threaded
+def _scale_columns(x, mean, scale, shift, y):
+    for block in prange((len(x) + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))):
+            row, out = x[r], y[r]
+            for c in range(row.size):
+                out[c] = (row[c] - mean[c]) * scale[c] + shift[c]
+
+
+def batch_norm_grad(g, x, w, mean, rstd):
+    """Gradients of batch_norm for x, w and b; mean and rstd as the forward returned them."""
+    if not _suit(g, x, w, mean, rstd):
+        return reference.batch_norm_grad(g, x, w, mean, rstd)
+    (x, back), (g, _), mean = rows(x, 1), rows(g, 1), dense(mean)
+    threads, count = many(x, 4 * x.size), x.dtype.type(len(x))
+    sums = np.empty((-(-len(x) // BLOCK_ROWS), 2, x.shape[1]), x.dtype)
+    _column_products(threads, g, x, mean, sums)
+    gb, gw = sums.sum(axis=0)
+    gw = gw * rstd
+    gx = empty_like(x)
+    # the mean and the variance depend on every element: hence the two terms that are taken away
+    _spread_columns(threads, g, x, mean, gb / count, dense(gw * rstd / count), dense(rstd * w), gx)
+    return back(gx), gw, gb
+
+
+@threaded
+def _column_products(g, x, mean, sums):
+    """The sums of g, and of g * (x - mean), over each block of rows."""
+    for block in prange(len(sums)):
+        plain, product = sums[block, 0], sums[block, 1]
+        for c in range(plain.size):
+            plain[c] = 0
+            product[c] = 0
+        for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))):
+            row, gradient = x[r], g[r]
+            for c in range(row.size):
+                plain[c] += gradient[c]
+                product[c] += gradient[c] * (row[c] - mean[c])
+
+
+@threaded
+def _spread_columns(g, x, mean, plain, product, scale, gx):
+    for block in prange((len(x) + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))):
+            row, gradient, out = x[r], g[r], gx[r]
+            for c in range(row.size):
+                centred = row[c] - mean[c]
+                out[c] = (gradient[c] - plain[c] - centred * product[c]) * scale[c]
+
+
+def layer_norm(x, w, b, eps):
+    """Normalise each row: (R, D), (D,), (D,) -> y (R, D), mean (R, 1), 1 / sqrt(variance + eps)."""
+    if not _suit(x, w, b):
+        return reference.layer_norm(x, w, b, eps)
+    x = dense(x)
+    y, mean, rstd = np.empty_like(x), np.empty((len(x), 1), x.dtype), np.empty((len(x), 1), x.dtype)
+    _layer_norm(many(x, 4 * x.size), x, dense(w), dense(b), x.dtype.type(eps), y, mean, rstd)
+    return y, mean, rstd
+
+
+@threaded
+def _layer_norm(x, w, b, eps, y, mean, rstd):
+    for block in prange((len(x) + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))):
+            mean[r, 0], rstd[r, 0] = _layer_norm_row(x[r], w, b, eps, y[r])
+
+
+@njit(**INNER)
+def _layer_norm_row(x, w, b, eps, y):
+    mean = _sum(x) / x.dtype.type(x.size)
+    var = _sum_of_squares(x, mean) / x.dtype.type(x.size)
+    rstd = x.dtype.type(1) / np.sqrt(var + eps)
+    for c in range(x.size):
+        y[c] = (x[c] - mean) * rstd * w[c] + b[c]
+    return mean, rstd
+
+
+@njit(**REORDERED)
+def _sum(x):
+    total = x.dtype.type(0)
+    for c in range(x.size):
+        total += x[c]
+    return total
+
+
+@njit(**REORDERED)
+def _sum_of_squares(x, mean):
+    total = x.dtype.type(0)
+    for c in range(x.size):
+        total += (x[c] - mean) * (x[c] - mean)
+    return total
+
+
+def layer_norm_grad(g, x, w, mean, rstd):
+    """Gradients of layer_norm for x, w and b; mean and rstd as the forward returned them."""
+    if not _suit(g, x, w, mean, rstd):
+        return reference.layer_norm_grad(g, x, w, mean, rstd)
+    g, x = dense(g), dense(x)
+    gx = empty_like(x)
+    sums = np.empty((-(-len(x) // BLOCK_ROWS), 2, x.shape[1]), x.dtype)
+    _layer_norm_grad(many(x, 4 * x.size), g, x, dense(w), dense(mean), dense(rstd), gx, sums)
+    gw, gb = sums.sum(axis=0)
+    return gx, gw, gb
+
+
+@threaded
+def _layer_norm_grad(g, x, w, mean, rstd, gx, sums):
+    for block in prange(len(sums)):
+        gw, gb = sums[block, 0], sums[block, 1]
+        for c in range(gw.size):
+            gw[c] = 0
+            gb[c] = 0
+        for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))):
+            _layer_norm_grad_row(g[r], x[r], w, mean[r, 0], rstd[r, 0], gx[r], gw, gb)
+
+
+@njit(**INNER)
+def _layer_norm_grad_row(g, x, w, mean, rstd, gx, gw, gb):
+    """One row of the gradient for x; adds to those for w and b."""
+    plain, product = _sums_of_products(g, x, w, mean)
+    plain /= x.dtype.type(x.size)
+    product *= rstd * rstd / x.dtype.type(x.size)
+    for c in range(x.size):
+        centred = x[c] - mean
+        gw[c] += g[c] * (centred * rstd)
+        gb[c] += g[c]
+        gx[c] = rstd * (g[c] * w[c] - plain - centred * product)
+
+
+@njit(**REORDERED)
+def _sums_of_products(g, x, w, mean):
+    plain = product = x.dtype.type(0)
+    for c in range(x.size):
+        plain += g[c] * w[c]
+        product += g[c] * w[c] * (x[c] - mean)
+    return plain, product
+
+
+def _suit(x, *others):
+    """One dtype, single or double, and not empty."""
+    return x.dtype.char in "fd" and x.size > 0 and all(o.dtype == x.dtype for o in others)
