@@ -88,7 +88,7 @@ def torch_step(net, threads):
         loss = loss_of(model(x), y)
         loss.backward()
         optimizer.step()
-        return loss
+        return loss.detach()
 
     return step, f"PyTorch {torch.__version__}"
 

@@ -59,7 +59,10 @@ def test_help_and_version(capsys):
 def test_wrong_usage_is_one_line(capsys):
     code, out, err = run(capsys, "trian")
     assert (code, out) == (2, "")
-    assert err == "tinygrad_zen: unknown command 'trian': choose from train, gradcheck\n"
+    assert (
+        err
+        == "tinygrad_zen: unknown command 'trian': choose from train, gradcheck, kernels, doctor\n"
+    )
     code, _, err = run(capsys, "train", "digit")
     assert code == 2 and err.startswith(
         "tinygrad_zen: unknown program 'digit': choose from digits, "

@@ -1,4 +1,4 @@
-"""python -m tinygrad_zen train|gradcheck: the command line."""
+"""python -m tinygrad_zen train|gradcheck|kernels|doctor: the command line."""
 
 import argparse
 import sys
@@ -9,6 +9,8 @@ usage: python -m tinygrad_zen COMMAND [options]
 commands:
   train [NAME] [options]   train one of the programs below (digits if none is named)
   gradcheck [options]      check every op's gradient against finite differences
+  kernels [options]        which kernel runs on which backend, and the ladders of the hot ones
+  doctor                   what this machine offers, what is wrong with it, and the repair
   --version                print the version
 
 programs:
@@ -79,13 +81,27 @@ def gradcheck(argv):
     return check(argv)
 
 
+def kernels(argv):
+    """Show the kernels of each backend: options as check.ladders says."""
+    from .check.ladders import main as show
+
+    return show(argv)
+
+
+def doctor(argv):
+    """Examine the machine and its libraries."""
+    from .check.doctor import main as examine
+
+    return examine(argv)
+
+
 def fail(message, code=1):
     """Say in one line what went wrong; -> the exit code."""
     print(f"tinygrad_zen: {message}", file=sys.stderr)
     return code
 
 
-COMMANDS = {"train": train, "gradcheck": gradcheck}
+COMMANDS = {"train": train, "gradcheck": gradcheck, "kernels": kernels, "doctor": doctor}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,162 @@
+"""The benchmark scripts run from end to end, at tiny sizes; their counts and comparisons are right."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygrad_zen as tz
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+def run(script, *options):
+    command = [sys.executable, BENCHMARKS / script, *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def load(name, monkeypatch):
+    """A script as a module of its own name, for the length of a test: its neighbours import it so."""
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    load("train", monkeypatch)
+    return load("kernels", monkeypatch)
+
+
+@pytest.fixture
+def crossover(kernels, monkeypatch):
+    return load("crossover", monkeypatch)
+
+
+TINY = "--quick", "--rounds", 1, "--seconds", 0.0005
+
+
+def test_kernels_from_end_to_end(tmp_path):
+    pytest.importorskip("matplotlib")
+    usable = [b for b in ("numpy", "numba") if tz.backends()[b] == "usable"]
+    file, picture = tmp_path / "k.json", tmp_path / "k.png"
+    options = "--ops", "matmul", "adam_", "--backends", *usable, "--json", file, "--plot", picture
+    done = run("kernels.py", *TINY, *options)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "measured peaks" in done.stdout and "GFLOP/s" in done.stdout and done.stdout.isascii()
+    results = json.loads(file.read_text())
+    assert set(results) == {"machine", "versions", "peaks", "results"}
+    assert results["versions"]["numpy"] == np.__version__
+    assert all(rate > 0 for rate in results["peaks"]["CPU"].values())
+    for row in results["results"]:
+        assert row["seconds"] > 0 and row["error"] < 1e-4 and row["device"] == "CPU"
+        assert row["gflops"] == pytest.approx(row["flops"] / row["seconds"] / 1e9)
+        assert row["share"] > 0 and row["roof"] in ("arithmetic", "memory")
+    names = {row["kernel"] for row in results["results"] if row["backend"] == "numba"}
+    if "numba" in usable:
+        assert {"matmul_loops", "matmul_blas", "adam_loops_"} <= names
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+OWN = """
+import numpy as np
+
+def right(x, y):
+    return np.einsum("ij,jk->ik", x, y)
+
+def wrong(x, y):
+    return 1.01 * (x @ y)
+"""
+
+
+def test_a_kernel_of_ones_own(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    options = *TINY, "--ops", "matmul", "--backends", "numpy", "--own"
+    done = run("kernels.py", *options, f"matmul={tmp_path}/own.py:right")
+    assert done.returncode == 0 and "numpy[matmul=right] right" in done.stdout, done.stderr
+    done = run("kernels.py", *options, f"matmul={tmp_path}/own.py:wrong")
+    assert done.returncode == 1 and "wrong on numpy[matmul=wrong] is wrong by" in done.stderr
+    assert "us" not in done.stdout.partition("\nmatmul")[2]  # not timed
+    done = run("kernels.py", *options, "matmul=nowhere.py:f")
+    assert done.returncode == 2 and "is not OP=FILE.py:FUNCTION" in done.stderr
+
+
+def test_crossover_from_end_to_end(tmp_path):
+    pytest.importorskip("matplotlib")
+    file, picture = tmp_path / "c.json", tmp_path / "c.png"
+    contenders = ["numpy"]
+    if tz.backends()["numba"] == "usable":
+        contenders += ["numba", "numba:matmul_rows"]
+    options = "--ops", "matmul", "--between", *contenders, "--json", file, "--plot", picture
+    done = run("crossover.py", *TINY, *options)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    result = json.loads(file.read_text())["ops"]["matmul"]
+    assert result["sizes"] == [4, 8, 16] and list(result["seconds"]) == contenders
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    done = run("crossover.py", *TINY, "--ops", "matmul", "--between", "numpy:none")
+    assert done.returncode == 1 and "no rung 'none': choose from reference" in done.stderr
+
+
+def test_train_from_end_to_end(tmp_path):
+    options = "--nets", "tabular", "--engines", "numpy", "--rounds", 1, "--seconds", 0.01
+    done = run("train.py", *options, "--json", tmp_path / "t.json")
+    assert done.returncode == 0 and "numpy    median" in done.stdout, done.stderr
+    assert json.loads((tmp_path / "t.json").read_text())["nets"]["tabular"]["seconds"]["numpy"]
+
+
+def test_bytes_are_those_of_the_arrays(kernels):
+    """Each array read once and written once, as the formulas say; Adam reads four and writes three."""
+    be = tz.backend("numpy")
+    for name, op in kernels.OPS.items():
+        for size in op.sizes["quick"]:
+            arguments = kernels.inputs(op, size, be)
+            read = sum(a.nbytes for a in arguments if isinstance(a, np.ndarray))
+            out = kernels.outcome(getattr(be.kernels, name), arguments, be)
+            written = sum(a.nbytes for a in (out[0], out[2], out[3])) if name == "adam_" else None
+            expected = read + (sum(a.nbytes for a in out) if written is None else written)
+            assert op.work(*size)[1] == expected, (name, size)
+
+
+def test_operations_of_products(kernels):
+    assert kernels.matmul_work(2, 3, 5)[0] == 2 * 2 * 3 * 5
+    # (2, 3, 5, 5) with 4 filters: 2 * 4 * 3 * 3 results of 27 products and sums each
+    assert kernels.convolution_work(2, 3, 5, 4)[0] == 2 * (2 * 4 * 3 * 3) * 27
+
+
+def test_sizes_grow_and_fit_every_backend(kernels, crossover):
+    assert set(crossover.SWEEPS) == set(kernels.OPS)
+    for op in kernels.OPS.values():
+        assert set(op.sizes) == {"cpu", "gpu", "quick", "sim"}
+        for sizes in op.sizes.values():
+            work = [op.work(*size) for size in sizes]
+            assert work == sorted(work)
+
+
+def test_a_slow_kernel_is_left_out_of_large_sizes(kernels, capsys, monkeypatch):
+    be = tz.backend("numpy")
+    slow = kernels.Contender(be, "slow", np.matmul, False)
+    fast = kernels.Contender(be, "fast", np.matmul, True)
+    seconds = {slow: 1.0, fast: 1e-6}
+    monkeypatch.setattr(
+        kernels, "measure", lambda name, size, group, *rest: {c: (seconds[c], 0.0) for c in group}
+    )
+    options = kernels.parse(["--quick"])
+    peak = {"CPU": {"flops": 1e9, "bytes": 1e9}}
+    rows = kernels.compare("matmul", [slow, fast], options, peak)
+    assert [row["kernel"] for row in rows] == ["slow", "fast", "fast"]
+    assert "slow                       left out: about 64 s a call" in capsys.readouterr().out
+
+
+def test_what_overtakes_what(crossover):
+    sizes = [1, 2, 4, 8]
+    times = {"plain": [1.0, 2.0, 4.0, None], "clever": [3.0, 3.0, 3.0, 3.0]}
+    assert list(crossover.overtakings(sizes, times)) == [("clever", "plain", 4, 2)]
+    assert crossover.crossover(sizes, [1, 5, 1, 5], [2, 2, 2, 2]) == 8  # the last time counts
+    assert crossover.crossover(sizes, [1, 1, 1, 1], [2, 2, 2, 2]) is None
+    assert list(crossover.overtakings(sizes, {"a": [1, 1, 1, 1], "b": [2, 2, 2, 2]})) == []
