@@ -857,7 +857,7 @@ def test_backends_are_found_by_name():
 def test_an_unusable_backend_says_why_and_what_is_usable():
     with raises(tz.BackendUnavailable, "cupy: ", "; usable here: numpy"):
         tz.backend("cupy")
-    assert tz.backends()["cupy"].startswith("cupy: ")
+    assert "pip install" in tz.backends()["cupy"] or "CUDA" in tz.backends()["cupy"]
 
 
 def test_using_holds_inside_its_block_and_thread():
