@@ -1,5 +1,6 @@
 """python -m tinygrad_zen doctor: problems are told with their repair, and never as a traceback."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -26,7 +27,8 @@ def test_the_whole_report(tmp_path):
     command = [sys.executable, "-W", "error", "-m", "tinygrad_zen", "doctor"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0 and not run.stderr, run.stdout + run.stderr
-    for heading in doctor.PROBES:
+    silent = set() if importlib.util.find_spec("numba") else {"Numba's cache"}  # it has none then
+    for heading in set(doctor.PROBES) - silent:
         assert f"\n{heading}" in f"\n{run.stdout}"
     assert "could not be examined" not in run.stdout
     assert re.search(r"; the default backend, \w+, works\n$", run.stdout)
