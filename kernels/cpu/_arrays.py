@@ -3,6 +3,7 @@
 The kernels of this folder want dense arrays, and images with their channels last.
 """
 
+import functools
 import math
 import threading
 from sys import getrefcount
@@ -11,13 +12,30 @@ import numpy as np
 
 LARGE = 1 << 17  # bytes, from which on the C library asks the system for memory
 LIMIT = 1 << 30  # bytes that are kept at most
+LINE, PAGE = 64, 4096
 
 
 class _Blocks(threading.local):
     """Blocks of memory of this thread, by size: in use by an array, or waiting for the next."""
 
     def __init__(self):
-        self.by_size, self.total = {}, 0
+        self.by_size, self.total, self.count = {}, 0, 0
+
+    def add(self, size):
+        """One more block, the last of those of that size: returns them, and where each is used from.
+
+        From the beginning of a cache line, and not all from the same place in a page: a processor takes
+        a read for one of what it has just written if the last 12 bits of both addresses agree, and waits.
+        """
+        if self.total + size > LIMIT:
+            self.by_size, self.total = {}, 0  # a block in use stays with its arrays
+        block = np.empty(size + PAGE + LINE, np.uint8)
+        self.total += size
+        blocks, starts = self.by_size.setdefault(size, ([], []))
+        blocks.append(block)
+        self.count += 1
+        starts.append(-block.ctypes.data % LINE + self.count * 5 % (PAGE // LINE) * LINE)
+        return blocks, starts
 
 
 _blocks = _Blocks()
@@ -34,16 +52,14 @@ def empty(shape, dtype):
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE:
         return np.empty(shape, dtype)
-    blocks = _blocks.by_size.setdefault(size, [])
+    blocks, starts = _blocks.by_size.get(size) or _blocks.add(size)
     for i in range(len(blocks)):
         if getrefcount(blocks[i]) == 2:  # the list's, and that of the call
-            return blocks[i].view(dtype).reshape(shape)
-    if _blocks.total + size > LIMIT:
-        _blocks.__init__()
-        blocks = _blocks.by_size.setdefault(size, [])
-    blocks.append(np.empty(size, np.uint8))
-    _blocks.total += size
-    return blocks[-1].view(dtype).reshape(shape)
+            break
+    else:
+        blocks, starts = _blocks.add(size)
+        i = -1
+    return blocks[i][starts[i] : starts[i] + size].view(dtype).reshape(shape)
 
 
 def empty_like(x):
@@ -72,12 +88,11 @@ def images(pixels):
 
 def rows(x, axis):
     """x as dense rows along an axis, (R, C); and the way back, a view: rows -> the shape of x."""
+    if axis in (-1, x.ndim - 1):
+        return dense(x).reshape(-1, x.shape[-1]), lambda y: y.reshape(x.shape)
     moved = dense(np.moveaxis(x, axis, -1))
-
-    def back(y):
-        return np.moveaxis(y.reshape(moved.shape), -1, axis)
-
-    return moved.reshape(-1, moved.shape[-1]), back
+    back = functools.partial(np.moveaxis, source=-1, destination=axis)
+    return moved.reshape(-1, moved.shape[-1]), lambda y: back(y.reshape(moved.shape))
 
 
 def in_memory_order(x):

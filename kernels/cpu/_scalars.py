@@ -14,6 +14,9 @@ from numba import njit
 
 from ._compiled import INNER
 
+# a function that is called, not copied into the loop, would take one number at a time
+INLINED = INNER | {"forceinline": True}
+
 _f = np.float32
 _ZERO, _HALF, _ONE, _TWO = _f(0), _f(0.5), _f(1), _f(2)
 
@@ -23,7 +26,7 @@ _LN_2_HIGH = _f(0.693359375)  # ln 2 in two parts: the first has so few bits tha
 _LN_2_LOW = _f(math.log(2) - 0.693359375)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def exp(x):
     """e^x; 0 below -87.3, and e^88 above 88.
 
@@ -44,7 +47,7 @@ def exp(x):
     return p * power if x > _LOWEST else (x if x != x else _ZERO)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def log_1_plus(e):
     """log(1 + e) for 0 <= e <= 1: twice the inverse hyperbolic tangent of e / (2 + e)."""
     s = e / (_TWO + e)
@@ -57,7 +60,7 @@ def log_1_plus(e):
     return _TWO * (s + s * z * p)
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def sigmoid(x):
     """1 / (1 + e^-x), by e^-|x|, which cannot overflow and keeps the digits of small results."""
     e = exp(-abs(x))
@@ -65,7 +68,7 @@ def sigmoid(x):
     return e * s if x < _ZERO else s
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def tanh(x):
     """Hyperbolic tangent: a polynomial near 0, where (1 - e^-2x) / (1 + e^-2x) would lose digits."""
     z = x * x
@@ -81,13 +84,13 @@ def tanh(x):
     return near if z < _f(0.39) else far
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def softplus(x):
     """log(1 + e^x)."""
     return (x if x > _ZERO else _ZERO) + log_1_plus(exp(-abs(x)))
 
 
-@njit(**INNER)
+@njit(**INLINED)
 def normal(x):
     """The standard normal distribution at x: its function and its density.
 

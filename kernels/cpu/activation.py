@@ -13,6 +13,7 @@ from .. import reference
 from . import _scalars
 from ._arrays import elementwise, empty_like, rows
 from ._compiled import COMPILED, INNER, REORDERED, many, threaded
+from ._vectors import VECTOR_BYTES
 
 BLOCK = 16384  # numbers that a thread takes at a time: they fit into its nearest caches
 
@@ -79,8 +80,8 @@ def _sigmoid_grad(y, g, gx):
 
 
 def tanh(x):
-    """Hyperbolic tangent."""
-    return elementwise(_tanh, x) if _single(x) else reference.tanh(x)
+    """Hyperbolic tangent; with AVX-512 NumPy's, which then is twice as fast as ours, else half."""
+    return elementwise(_tanh, x) if _single(x) and VECTOR_BYTES < 64 else reference.tanh(x)
 
 
 @njit(**COMPILED)
@@ -251,17 +252,35 @@ def _softmax_row(x, y):
         y[c] *= scale
 
 
-@njit(**REORDERED)
+@njit(**INNER)
 def _exp_row(x, y):
     """y = exp(x - largest of x); returns the sum of y, and the largest."""
-    largest = x[0]
-    for c in range(x.size):
-        largest = x[c] if x[c] > largest else largest
-    total = x.dtype.type(0)
+    largest = _largest(x)
     for c in range(x.size):
         y[c] = _scalars.exp(x[c] - largest)
-        total += y[c]
-    return total, largest
+    return _sum(y), largest
+
+
+@njit(**INNER)
+def _largest(x):
+    """The largest element: of LANES that are LANES apart, side by side in vector registers; then of all.
+
+    A NaN may be passed over, but then it makes the sum of the row NaN.
+    """
+    lanes = np.full(LANES, x[0])
+    for first in range(0, x.size - LANES + 1, LANES):
+        part = x[first : first + LANES]
+        for i in range(LANES):
+            lanes[i] = part[i] if part[i] > lanes[i] else lanes[i]
+    largest = x[0]
+    for i in range(LANES):
+        largest = max(largest, lanes[i])
+    for c in range(x.size // LANES * LANES, x.size):
+        largest = max(largest, x[c])
+    return largest
+
+
+LANES = 64
 
 
 SOFTMAXES = (softmax_loops, softmax_arrays, softmax_rows, softmax_parallel)
@@ -352,8 +371,9 @@ def _log_softmax_grad_row(y, g, gx):
 def _rows_grad(kernel, otherwise, g, y, axis):
     if not _single(y) or y.size == 0:
         return otherwise(g, y, axis)
-    y, back = rows(y, axis)
-    g, _ = rows(np.broadcast_to(g, back(y).shape).astype(y.dtype, copy=False), axis)
+    if g.shape != y.shape or g.dtype != y.dtype:
+        g = np.broadcast_to(g, y.shape).astype(y.dtype)
+    (y, back), (g, _) = rows(y, axis), rows(g, axis)
     gx = empty_like(y)
     kernel(many(y, 8 * y.size), y, g, gx)
     return back(gx)

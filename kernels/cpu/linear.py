@@ -7,7 +7,7 @@ each number travels: from memory, from a cache, or not at all because it waits i
 import numpy as np
 from numba import njit, prange
 
-from .. import reference
+from . import _blas
 from ._arrays import dense
 from ._compiled import COMPILED, INNER, many, threaded
 from ._tile import ROWS, columns, tile_add
@@ -157,7 +157,7 @@ def _block(first, x, panels, out, n_columns):
 
 def matmul_blas(x, y):
     """The same again by specialists, in assembly for each processor: NumPy calls BLAS."""
-    return reference.matmul(x, y)
+    return _blas.matmul(x, y)
 
 
 MATMULS = (
@@ -177,7 +177,7 @@ def matmul(x, y):
 
 def linear(x, w, b):
     """x @ w.T + b: (..., I), (O, I), (O,) or None -> (..., O); b is added in place."""
-    y = reference.matmul(x, w.T)
+    y = _blas.matmul(x, w.T)
     if b is not None:
         y += b
     return y
