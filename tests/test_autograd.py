@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad_zen as tz
-from tinygrad_zen import ops
+from tinygrad_zen import autograd, ops
 from tinygrad_zen.tensor import Tensor
 
 
@@ -927,3 +927,44 @@ def test_a_wide_fan_in_is_walked_in_linear_time():
     ops.stack([x * float(i) for i in range(20_000)]).sum().backward()
     assert x.grad.item() == sum(range(20_000))
     assert time.perf_counter() - start < 20
+
+
+class Seen(autograd.Watcher):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.events = []
+
+    def call(self, fn, backend, arrays, options):
+        self.events.append(("call", fn.__name__))
+        return super().call(fn, backend, arrays, options)
+
+    def made(self, result, fn, args):
+        self.events.append(("made", fn.__name__, result.shape, result.node is not None))
+
+    def vjp(self, node, i, vjp, g):
+        self.events.append(("vjp", node.name, i))
+        return super().vjp(node, i, vjp, g)
+
+    def step(self, update, kernels, *args):
+        self.events.append(("step", args[0].shape))
+        super().step(update, kernels, *args)
+
+
+def test_a_watcher_sees_every_op_vjp_and_update():
+    x = tz.tensor([1.0, 2.0], requires_grad=True)
+    optimizer = tz.optim.SGD([x], lr=0.5)
+    with autograd.watching(Seen()) as seen:
+        (x * 3.0).sum().backward()
+        optimizer.step()
+    x * 2.0  # nobody looks any more
+    assert seen.events == [
+        ("call", "mul"),
+        ("made", "mul", (2,), True),
+        ("call", "sum"),
+        ("made", "sum", (), True),
+        ("vjp", "sum", 0),
+        ("vjp", "mul", 0),
+        ("step", (2,)),
+    ]
+    assert x.numpy().tolist() == [-0.5, 0.5]

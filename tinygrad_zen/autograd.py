@@ -19,9 +19,10 @@ next_serial = itertools.count(1).__next__
 
 
 class _Recording(threading.local):
-    """Whether this thread records ops; every thread starts with recording on."""
+    """Whether this thread records ops, and who watches; every thread starts recording, unwatched."""
 
     on = True
+    watcher = None
 
 
 recording = _Recording()
@@ -47,6 +48,38 @@ def no_grad():
 def enable_grad():
     """Record again inside a `no_grad()` block. Holds for the current thread only."""
     return _record(True)
+
+
+class Watcher:
+    """Looks on while ops run: derive, override, and run what is to be seen `with watching(w):`.
+
+    Each method must do what it does here, between whatever it measures, checks or keeps.
+    """
+
+    def call(self, fn, backend, arrays, options):
+        """Run the body of an op on arrays; returns (array, vjps)."""
+        return fn(backend, *arrays, **options)
+
+    def made(self, result, fn, args):
+        """The op fn has made the Tensor `result` of args; its node is set if it was recorded."""
+
+    def vjp(self, node, i, vjp, g):
+        """Run the vjp of a node for its argument i (None: one vjp for all); returns the gradient(s)."""
+        return vjp(g)
+
+    def step(self, update, kernels, *args):
+        """Run an optimizer's update of some weights."""
+        update(kernels, *args)
+
+
+@contextlib.contextmanager
+def watching(watcher):
+    """Have a Watcher look on inside `with watching(w):`, in this thread; gives the watcher."""
+    before, recording.watcher = recording.watcher, watcher
+    try:
+        yield watcher
+    finally:
+        recording.watcher = before
 
 
 class Node:
@@ -120,8 +153,12 @@ def op(fn):
             arrays = [a if a is None else backend.array(a) for a in arrays]
         elif backend.xp is not np:  # constants follow the Tensors to their device
             arrays = [backend.array(a) if isinstance(a, np.ndarray) else a for a in arrays]
+        watcher = recording.watcher
         try:
-            out, vjps = fn(backend, *arrays, **options)
+            if watcher is None:
+                out, vjps = fn(backend, *arrays, **options)
+            else:
+                out, vjps = watcher.call(fn, backend, arrays, options)
         except ValueError as e:
             raise _in_our_words(e, name, arrays) from None
         if isinstance(out, np.generic):  # NumPy's full reductions give scalars; Tensors hold arrays
@@ -129,8 +166,12 @@ def op(fn):
         if out.dtype is DOUBLE and "dtype" not in options and _from_integers(arrays):
             out = out.astype(np.float32)
         if wanted and vjps is not None and recording.on:
-            return Tensor(out, backend, True, Node(fn, args, options, vjps))
-        return Tensor(out, backend)
+            result = Tensor(out, backend, True, Node(fn, args, options, vjps))
+        else:
+            result = Tensor(out, backend)
+        if watcher is not None:
+            watcher.made(result, fn, args)
+        return result
 
     call.body = fn
     return call
@@ -231,6 +272,7 @@ def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=Fal
     kept = set() if targets is None else {t.node or t for t in targets}
     between = None if targets is None else _between(outputs, kept)
     needed = None if targets is None else kept | between
+    watcher = recording.watcher
 
     def deliver(key, g):
         if key in pending:
@@ -265,13 +307,13 @@ def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=Fal
                 raise TypeError(f"second derivative of {node.name} is not defined: {e}") from e
         shared = callable(vjps)
         if shared:
-            vjps = vjps(g)
+            vjps = vjps(g) if watcher is None else watcher.vjp(node, None, vjps, g)
         if len(vjps) != len(parents):
             raise TypeError(
                 f"{node.name}: an op returns one vjp for each positional argument; got {len(vjps)} "
                 f"for {len(parents)} arguments"
             )
-        for parent, vjp in zip(parents, vjps):  # noqa: B905 (the lengths were just compared)
+        for i, (parent, vjp) in enumerate(zip(parents, vjps)):  # noqa: B905 (the lengths were just compared)
             if not isinstance(parent, Tensor) or not parent.requires_grad:
                 continue
             key = parent.node or parent
@@ -282,7 +324,12 @@ def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=Fal
                     f"{node.name}: no derivative is defined for argument "
                     f"{[p is parent for p in parents].index(True)}; detach() it first"
                 )
-            gx = vjp if shared else vjp(g)
+            if shared:
+                gx = vjp
+            elif watcher is None:
+                gx = vjp(g)
+            else:
+                gx = watcher.vjp(node, i, vjp, g)
             if not create_graph:
                 gx = _array(gx)
             elif not isinstance(gx, Tensor):

@@ -3,11 +3,13 @@
 A rule says two things: which arrays it keeps for a parameter, and which kernel moves the weights.
 """
 
+import functools
 import math
 from collections import Counter
 
 import numpy as np
 
+from ..autograd import recording
 from ..tensor import Tensor
 
 # A parameter of at most this many elements is packed with others: copying it costs less than a
@@ -268,6 +270,8 @@ class _Bucket:
         for kept in self.states:
             kept["step"] = t
         kernels = self.backend.kernels
+        if recording.watcher is not None:
+            update = functools.partial(recording.watcher.step, update)
         if self.pieces is None:
             (p,) = self.params
             update(kernels, p.data, p.grad.data, self.arrays, t, group)
