@@ -7,13 +7,16 @@ BIN := $(VENV)/bin
 comma := ,
 extras = $(if $(EXTRAS),$(comma)$(EXTRAS))
 
-.PHONY: train test lint build clean
+.PHONY: train test proof lint build clean
 
 train: $(VENV)/installed-plots
 	$(BIN)/python -m tinygrad_zen train
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
+
+proof: $(VENV)/installed-proof
+	$(BIN)/python benchmarks/proof.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

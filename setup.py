@@ -19,7 +19,8 @@ EXTRAS = {
     "data": ["pooch>=1.7"],
     "plots": ["matplotlib>=3.7"],
     "notebooks": ["jupyterlab", "ipywidgets", "matplotlib>=3.7"],
-    "judges": ["torch==2.13.0"],  # PyTorch as an outside judge of results; tests skip without it
+    # PyTorch as an outside judge of results, its database of ops needs expecttest; tests skip without
+    "judges": ["torch==2.13.0", "expecttest>=0.2"],
 }
 EXTRAS["test"] = [
     "pytest>=8",
@@ -29,6 +30,7 @@ EXTRAS["test"] = [
     *EXTRAS["data"],
     *EXTRAS["plots"],
 ]
+EXTRAS["proof"] = [*EXTRAS["judges"], *EXTRAS["numba"]]
 EXTRAS["dev"] = ["ruff==0.17.6", "build", *EXTRAS["test"]]
 
 setup(

@@ -160,3 +160,41 @@ def test_what_overtakes_what(crossover):
     assert crossover.crossover(sizes, [1, 5, 1, 5], [2, 2, 2, 2]) == 8  # the last time counts
     assert crossover.crossover(sizes, [1, 1, 1, 1], [2, 2, 2, 2]) is None
     assert list(crossover.overtakings(sizes, {"a": [1, 1, 1, 1], "b": [2, 2, 2, 2]})) == []
+
+
+@pytest.fixture
+def proof(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return load("proof", monkeypatch)
+
+
+def test_the_proof_replaces_a_section_and_keeps_those_that_fail(proof, tmp_path, capsys):
+    file, figures = tmp_path / "proof.md", {"a": 1, "b": 2}
+
+    def section(name):
+        def figure(quick):
+            assert figures[name] > 0, f"{name} does not hold"
+            return f"Title of {name}", [f"figure {figures[name]}, quick {quick}"]
+
+        return figure
+
+    proof.SECTIONS = {name: section(name) for name in figures}
+    assert proof.main(["--to", str(file)]) == 0
+    figures.update(a=3, b=4)
+    assert proof.main(["--only", "a", "--to", str(file)]) == 0
+    assert list(proof.read(file)) == ["a", "b"]
+    assert "figure 3, quick False" in proof.read(file)["a"]
+    assert "figure 2" in proof.read(file)["b"] and "## Title of b\n" in file.read_text()
+    figures["a"] = -1
+    assert proof.main(["--to", str(file)]) == 1
+    assert "a does not hold" in (err := capsys.readouterr().err) and "FAILED: a" in err
+    assert "figure 3" in proof.read(file)["a"] and "figure 4" in proof.read(file)["b"]
+
+
+def test_a_quick_proof_is_printed_and_not_written():
+    results = BENCHMARKS / "results" / "proof.md"
+    before = results.read_bytes() if results.exists() else None
+    done = run("proof.py", "--quick", "--only", "gradients")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "## Gradients against differences" in done.stdout and "| numpy | " in done.stdout
+    assert (results.read_bytes() if results.exists() else None) == before

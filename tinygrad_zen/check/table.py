@@ -28,15 +28,21 @@ def main(argv=None):
         backend(args.backend)
     except (ValueError, BackendUnavailable) as e:
         parser.error(str(e))
-    table = {}
-    for sample in SAMPLES:
-        table.setdefault(sample.op, []).append(sample)
+    table = by_op(SAMPLES)
     unknown = set(args.op or ()) - set(table)
     if unknown:
         parser.error(f"unknown op {', '.join(sorted(unknown))}: choose from {', '.join(table)}")
     if args.op:
         table = {op: table[op] for op in table if op in args.op}
     return report(table, args.seed, args.backend)
+
+
+def by_op(samples):
+    """{op: its samples}, in their order."""
+    table = {}
+    for sample in samples:
+        table.setdefault(sample.op, []).append(sample)
+    return table
 
 
 def report(table, seed, where):
