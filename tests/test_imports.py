@@ -29,6 +29,7 @@ ARROWS = {
 # and the parts that it may import later, inside a function
 LATE = {
     "autograd": {"ops"},
+    "data": {"io"},
     "view": {"train"},
     "train": {"view"},
 }

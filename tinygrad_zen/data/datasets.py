@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .cache import unpacked
 from .files import (
     download,
     local_file,
@@ -172,11 +173,8 @@ def cifar10(dtype="float32"):
     names = (*_CIFAR10_TRAIN, _CIFAR10_TEST)
     folder = local_folder("cifar-10")
     if folder is not None:
-        from concurrent.futures import ThreadPoolExecutor
-
         paths = [local_file(folder, name, ".xz") for name in names]
-        with ThreadPoolExecutor() as pool:  # unpacking takes seconds a file, outside the GIL
-            records = np.concatenate(list(pool.map(read_cifar_batch, paths)))
+        records = unpacked("cifar-10.records", paths, lambda: _read_cifar_batches(paths))
     else:
         local_names = "data_batch_1.bin to data_batch_5.bin and test_batch.bin, plain or as .bin.xz"
         archive = "cifar-10-binary.tar.gz"
@@ -223,6 +221,13 @@ def tinyshakespeare():
         path = download("tinyshakespeare", name, _SHAKESPEARE_MD5, _SHAKESPEARE_MIRRORS, name)
     text = read_text(path, _SHAKESPEARE_SIZE, _SHAKESPEARE_SHA256)
     return text[:_SHAKESPEARE_TRAIN], text[_SHAKESPEARE_TRAIN:]
+
+
+def _read_cifar_batches(paths):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor() as pool:  # unpacking takes seconds a file, outside the GIL
+        return np.concatenate(list(pool.map(read_cifar_batch, paths)))
 
 
 def _table(name):
