@@ -18,6 +18,8 @@ EXTRAS = {
     "cuda13": ["cupy-cuda13x>=13.6", "numba>=0.61", "numba-cuda[cu13]>=0.20"],
     "data": ["pooch>=1.7"],
     "plots": ["matplotlib>=3.7"],
+    "sklearn": ["scikit-learn>=1.6"],
+    "tensorboard": ["tensorboard>=2.11"],
     "notebooks": ["jupyterlab", "ipywidgets", "matplotlib>=3.7"],
     # PyTorch as an outside judge of results, its database of ops needs expecttest; tests skip without
     "judges": ["torch==2.13.0", "expecttest>=0.2"],
@@ -26,7 +28,8 @@ EXTRAS["test"] = [
     "pytest>=8",
     "setuptools>=77",
     "hypothesis>=6.100",
-    "scikit-learn>=1.4",
+    *EXTRAS["sklearn"],
+    *EXTRAS["tensorboard"],
     *EXTRAS["data"],
     *EXTRAS["plots"],
 ]

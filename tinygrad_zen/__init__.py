@@ -35,7 +35,7 @@ from .tensor import Tensor, tensor
 __version__ = "0.1.0"
 
 # imported when first named, so that `import tinygrad_zen` stays quick
-_PACKAGES = ("check", "data", "io", "nn", "optim", "train", "view")
+_PACKAGES = ("check", "data", "io", "nn", "optim", "sklearn", "train", "view")
 _NAMES = {"Model": "train", "load": "train"}
 
 
