@@ -183,6 +183,10 @@ def test_checkpoint(tmp_path):
         io.load_checkpoint(path, net=net)
     with raises(TypeError, r"checkpoint: net.f must be made of arrays and numbers; got set"):
         io.save_checkpoint(path, net=Part({"f": {1}}))
+    with raises(
+        ValueError, r"save_checkpoint: the name 'generator' is that of the engine's own; .*"
+    ):
+        io.save_checkpoint(path, generator=np.random.default_rng(0))
     io.save_state(path, {})
     with raises(ValueError, rf"{path}: this is not a checkpoint, but a state dict or a model"):
         io.load_checkpoint(path, net=net)

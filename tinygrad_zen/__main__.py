@@ -67,8 +67,8 @@ def train(argv):
     args = parser.parse_args(argv)
     try:
         recipes.run(recipe, args)
-    except KeyboardInterrupt:
-        return fail("interrupted", code=130)
+    except KeyboardInterrupt as e:
+        return fail(str(e) or "interrupted", code=130)
     except (ValueError, FloatingPointError, ImportError, OSError, BackendUnavailable) as e:
         return fail(str(e))
     return 0

@@ -15,13 +15,13 @@ def save_checkpoint(path, **parts):
 
         save_checkpoint("run.safetensors", net=net, optimizer=optimizer, loader=loader)
 
-    parts: objects with a `state_dict()` of arrays, numbers, strings, dicts and lists. The weights of
-    `net` stand in the file as net.NAME, the rest likewise.
+    parts: objects with a `state_dict()` of arrays, numbers, strings, dicts and lists, and NumPy
+    generators. The weights of `net` stand in the file as net.NAME, the rest likewise.
     Raises TypeError for a state that holds something else.
     """
     arrays = {}
-    states = {name: part.state_dict() for name, part in parts.items()}
-    states["generator"] = default_generator().bit_generator.state
+    parts = _with_generator("save_checkpoint", parts)
+    states = {name: _state_of(part) for name, part in parts.items()}
     tree = {name: _pack(state, name, arrays) for name, state in states.items()}
     save_state(path, arrays, {KEY: json.dumps(tree)})
 
@@ -39,9 +39,23 @@ def load_checkpoint(path, **parts):
     if saved != set(parts):
         raise ValueError(f"{path}: the checkpoint is of {sorted(saved)}; got {sorted(parts)}")
     states = {name: _unpack(state, arrays) for name, state in tree.items()}
-    for name, part in parts.items():
-        part.load_state_dict(states[name])
-    default_generator().bit_generator.state = states["generator"]
+    for name, part in _with_generator("load_checkpoint", parts).items():
+        if isinstance(part, np.random.Generator):
+            part.bit_generator.state = states[name]
+        else:
+            part.load_state_dict(states[name])
+
+
+def _with_generator(caller, parts):
+    if "generator" in parts:
+        raise ValueError(
+            f"{caller}: the name 'generator' is that of the engine's own; choose another"
+        )
+    return parts | {"generator": default_generator()}
+
+
+def _state_of(part):
+    return part.bit_generator.state if isinstance(part, np.random.Generator) else part.state_dict()
 
 
 def _pack(value, name, arrays):

@@ -89,19 +89,39 @@ def write_whole(path, content):
     """Write bytes to a file that appears whole or not at all, even if the machine stops meanwhile.
 
     They go to a temporary file in the same folder, are flushed to the disk, and take the final name
-    in one step. Raises FileNotFoundError for a folder that does not exist.
+    in one step; what stood there before is kept until then. Raises FileNotFoundError for a folder that
+    does not exist, other OSErrors where the folder is read-only or the disk full.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with _instead_of(path) as temporary:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+
+
+def check_writable(path):
+    """Raise what `write_whole` would raise for this path: OSError, FileNotFoundError for no folder."""
+    with _instead_of(path) as temporary:
+        temporary.touch()
+        temporary.unlink()
+
+
+@contextlib.contextmanager
+def _instead_of(path):
+    """The name of a temporary file beside path, which is gone after the block; errors name path."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: a file cannot be written here; this is a folder")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+    except BaseException as e:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(e, OSError):
+            reason = f"{path}: cannot be written: {e.strerror or e}"
+            raise OSError(e.errno, reason) from e  # of the class that belongs to the number
         raise

@@ -1,6 +1,6 @@
 """Training: Model with compile and fit, callbacks, metrics, history."""
 
-from .callbacks import Callback, EarlyStopping, LearningRate, ModelCheckpoint
+from .callbacks import Callback, Checkpoint, EarlyStopping, LearningRate, ModelCheckpoint
 from .history import History
 from .metrics import (
     AUC,
@@ -23,6 +23,7 @@ __all__ = [
     "Accuracy",
     "BinaryAccuracy",
     "Callback",
+    "Checkpoint",
     "ConfusionMatrix",
     "EarlyStopping",
     "History",

@@ -53,10 +53,13 @@ def in_order(arrays, batch_size):
     return DataLoader(*arrays, batch_size=batch_size, shuffle=False, seed=0)
 
 
-def checked(caller, batches):
-    """The batches, each as a tuple of arrays (inputs, ..., target); empty ones are an error."""
-    number = -1  # none yet
-    for number, batch in enumerate(batches):
+def checked(caller, batches, first=0):
+    """The batches, each as a tuple of arrays (inputs, ..., target); empty ones are an error.
+
+    first: the number of the first, where an epoch goes on; then none may be left.
+    """
+    number = first - 1  # none yet
+    for number, batch in enumerate(batches, first):
         if not isinstance(batch, tuple | list) or len(batch) < 2:
             raise ValueError(
                 f"{caller}: batch {number + 1} must be (x, y); got {type(batch).__name__}"

@@ -8,7 +8,9 @@ class Callback:
 
     model: the Model that is being fitted. Epochs and batches count from 0. logs: the values so far, by
     name; what on_epoch_end adds to them stands in the history. `self.model.stop_training = True` ends
-    the training after the epoch.
+    the training after the epoch. A callback that must be resumed with the training defines
+    `state_dict()`, of arrays, numbers, strings, dicts and lists, and `load_state_dict(state)`, which is
+    called after on_train_begin; an epoch that is resumed in its middle does not begin again.
     """
 
     model = None
@@ -25,8 +27,21 @@ class Callback:
     def on_epoch_end(self, epoch, logs):
         """After an epoch and its validation."""
 
+    def on_settled(self, epoch, batch):
+        """When every callback is done with a batch or an epoch: the whole state may be saved now.
+
+        epoch, batch: what comes next; batch is 0 once an epoch has ended.
+        """
+
     def on_train_end(self):
         """After the last epoch, also when an error or Ctrl-C ended the training."""
+
+    def state_dict(self):
+        """What a checkpoint must hold of this callback."""
+        return {}
+
+    def load_state_dict(self, state):
+        """Go on where a state_dict() was taken."""
 
 
 class Watch(Callback):
@@ -61,6 +76,12 @@ class Watch(Callback):
             return False
         self.best, self.best_epoch = value, epoch
         return True
+
+    def state_dict(self):
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
 
 
 def monitored(callback, name, logs):
@@ -116,6 +137,10 @@ class EarlyStopping(Watch):
             self.model.net.load_state_dict(self._weights)
             self._weights = None
 
+    def state_dict(self):
+        names = ("waited", "stopped_epoch", "_weights")
+        return super().state_dict() | {name: getattr(self, name) for name in names}
+
 
 class ModelCheckpoint(Watch):
     """Save the model to a file after each epoch that improves a value; see Watch."""
@@ -127,6 +152,36 @@ class ModelCheckpoint(Watch):
     def on_epoch_end(self, epoch, logs):
         if self.improved(epoch, logs):
             self.model.save(self.path)
+
+
+class Checkpoint(Callback):
+    """Keep all of a training in one file, from which `fit(..., resume=path)` goes on bit for bit.
+
+        model.fit(x, y, epochs=50, callbacks=[Checkpoint("run.safetensors", every=100)])
+        model.fit(x, y, epochs=50, callbacks=[...], resume="run.safetensors")     # later, or elsewhere
+
+    The file holds weights, optimizer, random generator, place in the data, callbacks, metrics and
+    history, after each epoch and, if given, after every so many batches of an epoch. A new one takes
+    the place of the last in one step, so however a training ends, the file is whole.
+    Raises ValueError for every < 1; OSError, before any training, where the file cannot be written.
+    """
+
+    def __init__(self, path, every=None):
+        if every is not None and every < 1:
+            raise ValueError(f"Checkpoint: every must be at least 1 batch; got {every}")
+        self.path, self.every = path, every
+        self.saved = None  # the place, (epoch, batch), that the file holds
+
+    def on_train_begin(self):
+        from ..io import check_writable
+
+        check_writable(self.path)
+        self.saved = None
+
+    def on_settled(self, epoch, batch):
+        if batch % (self.every or batch + 1) == 0:  # batch is 0 after an epoch
+            self.model.save_checkpoint(self.path)
+            self.saved = epoch, batch
 
 
 class LearningRate(Callback):
@@ -144,6 +199,7 @@ class LearningRate(Callback):
         if every not in ("epoch", "batch"):
             raise ValueError(f"LearningRate: every must be 'epoch' or 'batch'; got {every!r}")
         self.schedule, self.every, self.monitor = schedule, every, monitor
+        self._used = None  # the rate of the last batch
 
     def on_train_begin(self):
         if self.schedule.optimizer is not self.model.optimizer:
@@ -166,6 +222,13 @@ class LearningRate(Callback):
             self.schedule.step()
         else:
             self.schedule.step(monitored(self, self.monitor, logs))
+
+    def state_dict(self):
+        return {"schedule": self.schedule.state_dict(), "_used": self._used}
+
+    def load_state_dict(self, state):
+        self.schedule.load_state_dict(state["schedule"])
+        self._used = state["_used"]
 
     def rate(self):
         """The learning rate of the optimizer's first group."""

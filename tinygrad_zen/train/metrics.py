@@ -34,6 +34,14 @@ class Metric:
         """The metric over all samples since `reset()`. Raises ValueError if there were none."""
         raise NotImplementedError(f"{type(self).__name__}.result")
 
+    def state_dict(self):
+        """What a checkpoint in the middle of an epoch holds: all attributes."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        """Go on counting where a state_dict() was taken."""
+        vars(self).update(state)
+
     def _mean(self, total, count):
         if not count:
             raise ValueError(f"{self.name}: no samples were given")

@@ -13,11 +13,12 @@ from ..backend import default_backend
 from ..data import DataLoader
 from ..tensor import Tensor
 from .batches import are_batches, as_arrays, as_samples, checked, in_order, split_off
-from .callbacks import Callback
+from .callbacks import Callback, Checkpoint
 from .history import History
 from .losses import Loss
 from .metrics import METRICS, Accuracy, BinaryAccuracy, Metric
 from .progress import progress
+from .run import Run, Totals, as_place
 from .settings import optimizers, restore, tell
 from .summary import summary
 
@@ -49,6 +50,7 @@ class Model:
         self.history = History()
         self.stop_training = False
         self._given_metrics = []  # as compile got them, for save()
+        self._run = None  # the fit that is going on
         self._samples = (
             None  # shape and dtype of each input's samples in the last fit, for summary()
         )
@@ -95,6 +97,7 @@ class Model:
         verbose=1,
         seed=None,
         class_weight=None,
+        resume=None,
     ):
         """Train for some epochs; -> History.
 
@@ -108,12 +111,17 @@ class Model:
         one that should keep a layer in evaluation mode can say so in on_train_begin.
         verbose: 0 nothing; 1 a bar in a terminal or notebook, a plain line an epoch elsewhere; 2 lines.
         class_weight: {class: weight}, how much the loss of a sample counts, for losses over classes.
+        resume: a file that the callback Checkpoint wrote in a fit with the same arguments: the training
+        goes on from there, up to `epochs` in all, and ends with the same bits as one that was never
+        stopped. Batches that are not a DataLoader are run through to the place where it stood.
 
         Losses and metrics are over samples, not means over batches; those of training are gathered
         while the weights still move. Raises FloatingPointError where the loss is not finite, naming
         epoch and batch, with the weights as they were before that batch. After an error or Ctrl-C,
-        self.history holds the epochs that were finished.
+        self.history holds the epochs that were finished; Ctrl-C says how far the last checkpoint goes.
         """
+        from ..io import load_checkpoint
+
         self._must_be_compiled("fit")
         if epochs < 1:
             raise ValueError(f"fit: epochs must be at least 1; got {epochs}")
@@ -138,28 +146,37 @@ class Model:
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
         for callback in callbacks:
             callback.model = self
+        self._run = run = Run(self, batches, validation, callbacks)
         with _mode(self.net, training=True):
             try:
                 for callback in callbacks:
                     callback.on_train_begin()
-                for epoch in range(epochs):
-                    self._fit_epoch(epoch, batches, validation, callbacks, screen, class_weight)
-                    if self.stop_training:
-                        break
+                if resume is not None:
+                    load_checkpoint(resume, **run.parts())
+                while run.epoch < epochs and not self.stop_training:
+                    self._fit_epoch(run, screen, class_weight)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_how_to_go_on(run)) from None
             finally:
                 screen.close()
                 for callback in callbacks:
                     callback.on_train_end()
+                self._run = None
         return self.history
 
-    def _fit_epoch(self, epoch, batches, validation, callbacks, screen, class_weight):
-        """One pass over the training samples and one over those for validation."""
-        started = time.perf_counter()
-        for callback in callbacks:
-            callback.on_epoch_begin(epoch)
-        screen.start_epoch(epoch, len(batches) if hasattr(batches, "__len__") else None)
-        totals = _Totals(self.metrics)
-        for number, (*inputs, target) in enumerate(checked("fit", batches)):
+    def _fit_epoch(self, run, screen, class_weight):
+        """One pass over the training samples, or its rest, and one over those for validation."""
+        started = time.perf_counter() - run.seconds
+        epoch, batches, callbacks, totals = run.epoch, run.batches, run.callbacks, run.totals
+        if not run.batch:
+            for callback in callbacks:
+                callback.on_epoch_begin(epoch)
+        screen.start_epoch(
+            epoch, len(batches) if hasattr(batches, "__len__") else None, done=run.batch
+        )
+        inputs = None  # of the last batch, if any is left
+        rest = checked("fit", run.rest(), first=run.batch)
+        for number, (*inputs, target) in enumerate(rest, run.batch):
             try:
                 output, loss = self._step(inputs, target, class_weight)
             except FloatingPointError as e:
@@ -170,15 +187,23 @@ class Model:
             screen.batch(totals.logs)
             for callback in callbacks:
                 callback.on_batch_end(number, loss)
-        self._samples = [(array.shape[1:], array.dtype) for array in inputs]
+            run.batch, run.seconds = number + 1, time.perf_counter() - started
+            for callback in callbacks:
+                callback.on_settled(epoch, run.batch)
+        if inputs is not None:
+            self._samples = [(array.shape[1:], array.dtype) for array in inputs]
         logs = totals.logs()
-        if validation is not None:
-            logs |= {f"val_{name}": value for name, value in self._judge("fit", validation).items()}
+        if run.validation is not None:
+            values = self._judge("fit", run.validation)
+            logs |= {f"val_{name}": value for name, value in values.items()}
         logs["time"] = time.perf_counter() - started
         screen.end_epoch(epoch, logs)
         for callback in callbacks:
             callback.on_epoch_end(epoch, logs)
         self.history.append(epoch, logs)
+        run.next_epoch()
+        for callback in callbacks:
+            callback.on_settled(run.epoch, 0)
 
     def _step(self, inputs, target, class_weight):
         """One step of the optimizer on a batch; -> (output, loss as a number)."""
@@ -205,7 +230,7 @@ class Model:
 
     def _judge(self, caller, batches):
         """Loss and metrics over batches, in evaluation mode: name -> value."""
-        totals = _Totals(self.metrics)
+        totals = Totals(self.metrics)
         with _evaluating(self.net):
             for *inputs, target in checked(caller, batches):
                 output = self._forward(inputs)
@@ -278,6 +303,17 @@ class Model:
             with contextlib.suppress(TypeError):
                 about["compile"] = tell(self.optimizer, self.loss.given, self._given_metrics)
         save_state(path, self.net.state_dict(), {KEY: json.dumps(about)})
+
+    def save_checkpoint(self, path):
+        """Write all of the training that is going on to one file; for a callback's on_settled.
+
+        See callbacks.Checkpoint, which calls it. Raises RuntimeError outside of fit.
+        """
+        from ..io import save_checkpoint
+
+        if self._run is None:
+            raise RuntimeError("save_checkpoint: no fit is going on; save() keeps the weights")
+        save_checkpoint(path, **self._run.parts())
 
     def load_weights(self, path):
         """Fill the network with the weights in a safetensors file: one of `save`, or of PyTorch.
@@ -353,30 +389,6 @@ def load(path, net=None):
     return model
 
 
-class _Totals:
-    """Loss and metrics of the batches so far."""
-
-    def __init__(self, metrics):
-        self.metrics = metrics
-        self.loss = 0.0
-        self.samples = 0
-        for metric in metrics:
-            metric.reset()
-
-    def add(self, loss, output, target):
-        """A batch: its mean loss (a number), the output (a Tensor), the target (an array)."""
-        self.loss += loss * len(target)
-        self.samples += len(target)
-        if self.metrics:
-            prediction = output.numpy()
-            for metric in self.metrics:
-                metric.update(prediction, target)
-
-    def logs(self):
-        """name -> value, "loss" first."""
-        return {"loss": self.loss / self.samples} | {m.name: m.result() for m in self.metrics}
-
-
 @contextlib.contextmanager
 def _mode(net, training):
     """Training or evaluation mode inside the block, then each module's own as it was."""
@@ -409,6 +421,18 @@ def _why_not_finite(value, inputs):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return f"the loss is {value}, for the inputs hold NaN or infinity"
     return f"the loss is {value}; a smaller learning rate or inputs scaled to about -1..1 may help"
+
+
+def _how_to_go_on(run):
+    """What to say about a fit that Ctrl-C ended."""
+    words = f"fit: interrupted after {as_place(run.epoch, run.batch)}"
+    for callback in run.callbacks:
+        if isinstance(callback, Checkpoint) and callback.saved:
+            return (
+                f"{words}; {callback.path} holds the training up to {as_place(*callback.saved)}: "
+                "resume from it to go on"
+            )
+    return f"{words}; no checkpoint was written"
 
 
 def _as_metric(given, loss):

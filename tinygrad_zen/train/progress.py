@@ -45,8 +45,11 @@ class Progress:
     def __init__(self, epochs):
         self.epochs = epochs
 
-    def start_epoch(self, epoch, batches):
-        """An epoch (from 0) begins; batches: how many it has, or None where nobody knows."""
+    def start_epoch(self, epoch, batches, done=0):
+        """An epoch (from 0) begins; batches: how many it has, or None where nobody knows.
+
+        done: how many of them were done before the training was resumed.
+        """
 
     def batch(self, logs):
         """A batch is done; logs: a function that gives the values so far."""
@@ -71,8 +74,10 @@ class TerminalBars(Lines):
     bar = None
     looked = 0.0
 
-    def start_epoch(self, epoch, batches):
-        self.bar = self.new_bar(batches, desc=f"epoch {epoch + 1}/{self.epochs}", leave=False)
+    def start_epoch(self, epoch, batches, done=0):
+        self.bar = self.new_bar(
+            batches, initial=done, desc=f"epoch {epoch + 1}/{self.epochs}", leave=False
+        )
 
     def new_bar(self, total, **options):
         """A tqdm bar as wide as the terminal, or 80 columns where that does not tell its size."""
@@ -101,20 +106,20 @@ class TerminalBars(Lines):
 class NotebookBar(TerminalBars):
     """One bar for all epochs, a widget if ipywidgets is installed: many bars would flood a notebook."""
 
-    def start_epoch(self, epoch, batches):
+    def start_epoch(self, epoch, batches, done=0):
         if self.bar is None:
             total = None if batches is None else batches * self.epochs
-            self.bar = self.new_bar(total)
+            self.bar = self.new_bar(total, initial=done + epoch * (batches or 0))
         self.bar.set_description(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
 
-    def new_bar(self, total):
+    def new_bar(self, total, **options):
         try:
             import ipywidgets  # noqa: F401  (tqdm.auto warns where it is missing)
         except ImportError:
-            return super().new_bar(total, file=sys.stdout)
+            return super().new_bar(total, file=sys.stdout, **options)
         from tqdm.auto import tqdm
 
-        return tqdm(total=total)
+        return tqdm(total=total, **options)
 
     def end_epoch(self, epoch, logs):
         self.bar.set_postfix_str(as_text(logs), refresh=True)
