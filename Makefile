@@ -1,19 +1,24 @@
 # `make train` and `make test` need Python >= 3.10 and make; they build .venv on first use.
 PYTHON ?= python3
 EXTRAS ?=
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
 comma := ,
 extras = $(if $(EXTRAS),$(comma)$(EXTRAS))
 
-.PHONY: train test proof lint build clean
+.PHONY: train test notebooks proof lint build clean
 
 train: $(VENV)/installed-plots
 	$(BIN)/python -m tinygrad_zen train
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
+
+# all of the course, run and stored anew; ARGS="--only 01 --check" for less
+notebooks: $(VENV)/installed-notebooks
+	$(BIN)/python notebooks/run.py $(ARGS)
 
 proof: $(VENV)/installed-proof
 	$(BIN)/python benchmarks/proof.py

@@ -20,7 +20,7 @@ EXTRAS = {
     "plots": ["matplotlib>=3.7"],
     "sklearn": ["scikit-learn>=1.6"],
     "tensorboard": ["tensorboard>=2.11"],
-    "notebooks": ["jupyterlab", "ipywidgets", "matplotlib>=3.7"],
+    "notebooks": ["jupyterlab", "ipywidgets", "nbclient>=0.10", "matplotlib>=3.7", "numba>=0.61"],
     # PyTorch as an outside judge of results, its database of ops needs expecttest; tests skip without
     "judges": ["torch==2.13.0", "expecttest>=0.2"],
 }
