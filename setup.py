@@ -30,6 +30,8 @@ EXTRAS["test"] = [
     "hypothesis>=6.100",
     *EXTRAS["sklearn"],
     *EXTRAS["tensorboard"],
+    *EXTRAS["numba"],
+    "numba-cuda[cu13]>=0.20",  # compiles CUDA kernels to PTX and simulates them; needs no GPU
     *EXTRAS["data"],
     *EXTRAS["plots"],
 ]

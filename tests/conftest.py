@@ -13,13 +13,15 @@ settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+DEFAULT = tz.tensor(0.0).backend  # numba where it is installed: tests run on what people run on
+
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Every test starts from the same random numbers and backend, alone or among others."""
+    """Every test starts from the same random numbers and the default backend, alone or among others."""
     tz.seed(0)
     np.random.seed(0)
-    tz.set_backend("numpy")
+    tz.set_backend(DEFAULT)
 
 
 @pytest.fixture(params=[name for name, why in tz.backends().items() if why == "usable"])

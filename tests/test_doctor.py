@@ -9,6 +9,7 @@ import types
 
 import pytest
 
+import tinygrad_zen as tz
 from tinygrad_zen import __main__ as cli
 from tinygrad_zen.check import doctor
 from tinygrad_zen.check.doctor import Finding
@@ -49,6 +50,7 @@ def test_a_default_backend_that_cannot_run_is_exit_code_1():
 
 
 def test_only_what_breaks_the_default_backend_counts(capsys):
+    tz.set_backend("numpy")
     probes = {"a": lambda: [Finding("no GPU", "buy one", ("cuda",))]}
     assert doctor.report(probes) == 0
     assert "1 problem; the default backend, numpy, works" in capsys.readouterr().out
@@ -179,6 +181,7 @@ def test_folders_that_cannot_be_used(monkeypatch, tmp_path):
 
 def test_the_command(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "PROBES", {"one": lambda: [Finding("fine")]})
+    tz.set_backend("numpy")
     assert cli.main(["doctor"]) == 0
     assert capsys.readouterr().out == (
         "one           fine\n\nall well; the default backend, numpy, works\n"

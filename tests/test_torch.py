@@ -101,7 +101,7 @@ def test_second_derivatives(sample):
 
     library = tz
     xs = sample.lift(arrays)
-    ours = twice(xs, sample(*xs), [tz.tensor(v, requires_grad=True) for v in seeds], tz.grad)
+    ours = twice(xs, sample(*xs), [tz.tensor(v, True, backend="numpy") for v in seeds], tz.grad)
     library = torch
     ts = torch_tensors(sample, arrays)
     us = sample(*ts, function=TORCH[sample.op])

@@ -2,7 +2,7 @@
 
 name      arrays   kernels                      runs where
 numpy     numpy    kernels/reference            anywhere; the specification
-numba     numpy    kernels/cpu   (numba.njit)   any CPU
+numba     numpy    kernels/cpu   (numba.njit)   any CPU; the default where Numba can be imported
 cupy      cupy     kernels/reference            a CUDA GPU
 cuda      cupy     kernels/cuda  (numba.cuda)   a CUDA GPU
 cudasim   numpy    kernels/cuda  (simulator)    anywhere, with NUMBA_ENABLE_CUDASIM=1
@@ -10,10 +10,11 @@ cudasim   numpy    kernels/cuda  (simulator)    anywhere, with NUMBA_ENABLE_CUDA
 
 import contextlib
 import functools
-import importlib
+import importlib.util
 import os
 import threading
 import types
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +108,9 @@ def _import(module, library, *extras):
     """A module that an extra installs, or BackendUnavailable with the line that installs it."""
     try:
         return importlib.import_module(module)
-    except ImportError as e:
+    except (
+        Exception
+    ) as e:  # ImportError, or what a library raises for a setting that it cannot read
         lines = " or ".join(f'`pip install "tinygrad-zen[{extra}]"`' for extra in extras)
         raise BackendUnavailable(f"{library} cannot be imported ({e}); {lines}") from e
 
@@ -184,12 +187,24 @@ def using(name):
 
 
 def default_backend():
-    """Where new Tensors go: `using`, else `set_backend`, else TINYGRAD_ZEN_BACKEND, else numpy."""
+    """Where new Tensors go: `using`, else `set_backend`, else TINYGRAD_ZEN_BACKEND, else numba.
+
+    Without Numba: numpy. Chosen, and Numba imported, when the first Tensor is made.
+    """
     if _chosen.stack:
         return _chosen.stack[-1]
     if _process_default is None:
-        set_backend(os.environ.get("TINYGRAD_ZEN_BACKEND") or "numpy")
+        set_backend(os.environ.get("TINYGRAD_ZEN_BACKEND") or _numba_or_numpy())
     return _process_default
+
+
+def _numba_or_numpy():
+    try:
+        return _load("numba")
+    except BackendUnavailable as e:
+        if importlib.util.find_spec("numba"):  # somebody wants it: say that they do not have it
+            warnings.warn(f"new Tensors go to numpy: {e}", stacklevel=3)
+        return "numpy"
 
 
 _generator = np.random.default_rng(0)

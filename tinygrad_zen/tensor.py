@@ -64,7 +64,7 @@ class Tensor:
     def __repr__(self):
         body = np.array2string(self.numpy(), separator=", ", prefix="tensor(", precision=4)
         note = f", dtype={self.dtype}" if self.dtype not in (np.float32, np.int64, np.bool_) else ""
-        if self.backend.name != "numpy":
+        if self.backend is not default_backend():
             note += f", backend={self.backend.name!r}"
         if self.node is not None:
             note += f", op={self.node.name}"

@@ -15,7 +15,7 @@ def add_options(parser, name, *, epochs, batch_size):
         "--seed", type=int, default=0, help="of weights, order and noise (%(default)s)"
     )
     parser.add_argument(
-        "--backend", choices=list(LOADERS), help="default: TINYGRAD_ZEN_BACKEND or numpy"
+        "--backend", choices=list(LOADERS), help="default: TINYGRAD_ZEN_BACKEND or numba"
     )
     parser.add_argument("--out", type=Path, default=Path("runs", name), help="folder (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="a short trial on few samples")
