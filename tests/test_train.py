@@ -403,12 +403,54 @@ def test_a_loss_that_is_not_finite_stops_the_training():
                     p.data[...] = np.inf
 
     grows = (
-        r"fit: epoch 3, batch 1: the loss is (nan|inf); a smaller learning rate or inputs scaled .*"
+        r"fit: epoch 3, batch 1: the loss is (nan|inf); a smaller learning rate or inputs scaled .*\n"
+        r"linear: its argument w, a weight, came in with infinity[\s\S]*layer: 0 \(Linear\)[\s\S]*"
     )
     regression = compiled(mlp(1), lambda output, target: (output * 0 + output.sum()).mean(), [])
     with np.errstate(all="ignore"), raises(FloatingPointError, grows):
         fit(regression, x, y, epochs=5, callbacks=[Grows()])
     assert regression.history.epoch == [0, 1] and len(regression.history.history["loss"]) == 2
+
+
+class Slope(nn.Module):
+    """The square root of a ReLU: its gradient is infinite where the ReLU is 0."""
+
+    def __init__(self):
+        self.norm = nn.BatchNorm1d(4)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return tz.sqrt(self.out(self.norm(x)).relu())
+
+
+def test_gradients_that_are_not_finite_never_reach_the_weights():
+    x, y = blobs()
+    tz.seed(0)
+    model = compiled(Slope())
+    before = model.net.state_dict()
+    words = r"fit: epoch 1, batch 1: the loss is \d\S+, its gradients are not; [\s\S]*layer: Slope[\s\S]*"
+    with np.errstate(all="ignore"), raises(FloatingPointError, words):
+        fit(model, x, y)
+    assert same_weights(before, model.net.state_dict())  # the running statistics as well
+    assert all(p.grad is None for p in model.net.parameters())
+
+
+def test_large_gradients_are_not_taken_for_infinite():
+    weight = nn.Parameter(np.zeros(4, np.float32))
+    weight.grad = tz.tensor(np.full(4, 3e38, np.float32))
+    optimizer = optim.SGD([weight], lr=1.0)
+    with np.errstate(over="ignore"):
+        assert train.model._finite_gradients(optimizer)
+    weight.grad.data[1] = np.nan
+    assert not train.model._finite_gradients(optimizer)
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_training():
+    x, y = blobs()
+    model = compiled()
+    with raises(FloatingPointError, r"fit: epoch 1, validation: the loss is nan; look for NaN .*"):
+        fit(model, x, y, validation_data=(x * np.nan, y))
+    assert model.history.epoch == []
 
 
 def test_ctrl_c_keeps_the_history():

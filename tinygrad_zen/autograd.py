@@ -71,6 +71,9 @@ class Watcher:
         """Run an optimizer's update of some weights."""
         update(kernels, *args)
 
+    def wrote(self, tensor):
+        """The user has written into a Tensor: `x[...] = ...`."""
+
 
 @contextlib.contextmanager
 def watching(watcher):
@@ -89,7 +92,7 @@ class Node:
     nobody holds its end.
     """
 
-    __slots__ = ("fn", "hooks", "options", "parents", "serial", "vjps")
+    __slots__ = ("__weakref__", "fn", "hooks", "options", "parents", "serial", "vjps")
 
     def __init__(self, fn, parents, options, vjps):
         self.fn = fn

@@ -273,6 +273,8 @@ class Tensor:
                 "tz.where or index .data under your own responsibility"
             )
         self.data[ops.plain_key(key)] = value.data if isinstance(value, Tensor) else value
+        if autograd.recording.watcher is not None:
+            autograd.recording.watcher.wrote(self)
 
     # methods under ndarray's names
 

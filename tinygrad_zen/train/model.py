@@ -116,9 +116,11 @@ class Model:
         stopped. Batches that are not a DataLoader are run through to the place where it stood.
 
         Losses and metrics are over samples, not means over batches; those of training are gathered
-        while the weights still move. Raises FloatingPointError where the loss is not finite, naming
-        epoch and batch, with the weights as they were before that batch. After an error or Ctrl-C,
-        self.history holds the epochs that were finished; Ctrl-C says how far the last checkpoint goes.
+        while the weights still move. Raises FloatingPointError where the loss or a gradient is not
+        finite, naming epoch and batch, and the op that made it (see check.debug), with weights and
+        buffers as they were before that batch; and where the loss over the validation samples is not.
+        After an error or Ctrl-C, self.history holds the epochs that were finished; Ctrl-C says how far
+        the last checkpoint goes.
         """
         from ..io import load_checkpoint
 
@@ -174,12 +176,16 @@ class Model:
         screen.start_epoch(
             epoch, len(batches) if hasattr(batches, "__len__") else None, done=run.batch
         )
+        buffers = list(self.net.buffers())
         inputs = None  # of the last batch, if any is left
         rest = checked("fit", run.rest(), first=run.batch)
         for number, (*inputs, target) in enumerate(rest, run.batch):
+            before = [b.data.copy() for b in buffers]
             try:
                 output, loss = self._step(inputs, target, class_weight)
             except FloatingPointError as e:
+                for buffer, data in zip(buffers, before, strict=True):
+                    buffer.data[...] = data
                 raise FloatingPointError(
                     f"fit: epoch {epoch + 1}, batch {number + 1}: {e}"
                 ) from None
@@ -194,8 +200,13 @@ class Model:
             self._samples = [(array.shape[1:], array.dtype) for array in inputs]
         logs = totals.logs()
         if run.validation is not None:
-            values = self._judge("fit", run.validation)
-            logs |= {f"val_{name}": value for name, value in values.items()}
+            judged = self._judge("fit", run.validation)
+            if not math.isfinite(judged["loss"]):
+                raise FloatingPointError(
+                    f"fit: epoch {epoch + 1}, validation: the loss is {judged['loss']}; look for NaN in "
+                    "the validation samples, or scale them as those of the training"
+                )
+            logs |= {f"val_{name}": value for name, value in judged.items()}
         logs["time"] = time.perf_counter() - started
         screen.end_epoch(epoch, logs)
         for callback in callbacks:
@@ -211,11 +222,29 @@ class Model:
         output = self._forward(inputs)
         loss = self.loss(output, target, class_weight)
         value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(_why_not_finite(value, inputs))
-        loss.backward()
+        if math.isfinite(value):
+            loss.backward()
+        if not (math.isfinite(value) and _finite_gradients(self.optimizer)):
+            raise FloatingPointError(self._why_not_finite(value, inputs, target, class_weight))
         self.optimizer.step()
         return output, value
+
+    def _why_not_finite(self, value, inputs, target, class_weight):
+        """What to say about a loss, or gradients, that are NaN or infinite."""
+        from ..check import debug
+
+        what = f"the loss is {value}" + (", its gradients are not" if math.isfinite(value) else "")
+        if any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in inputs):
+            return f"{what}, for the inputs hold NaN or infinity"
+        what += "; a smaller learning rate or inputs scaled to about -1..1 may help"
+        self.optimizer.zero_grad()
+        try:
+            with debug():  # the batch once more, to see which op it was
+                self.loss(self._forward(inputs), target, class_weight).backward()
+        except (FloatingPointError, RuntimeError) as e:
+            what += f"\n{e}"
+        self.optimizer.zero_grad()
+        return what
 
     def _forward(self, inputs):
         """The network's output for a batch of arrays."""
@@ -415,12 +444,13 @@ def _as_tensor(array, like):
     return Tensor(backend.array(array, dtype if array.dtype.kind == "f" else None), backend)
 
 
-def _why_not_finite(value, inputs):
-    """What to say about a loss that is NaN or infinite."""
-    for array in inputs:
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            return f"the loss is {value}, for the inputs hold NaN or infinity"
-    return f"the loss is {value}; a smaller learning rate or inputs scaled to about -1..1 may help"
+def _finite_gradients(optimizer):
+    """Whether all gradients are finite: by their sum, one number to wait for on a GPU."""
+    grads = [p.grad.data for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    # a sum of large finite numbers may overflow: then each array is looked at
+    return math.isfinite(sum(g.sum() for g in grads)) or all(
+        math.isfinite(abs(g).max()) for g in grads
+    )
 
 
 def _how_to_go_on(run):
