@@ -81,6 +81,36 @@ def _hinge_loss(x, t, margin=1.0, reduction="mean"):
     return {"mean": losses.mean, "sum": losses.sum, "none": lambda: losses}[reduction]()
 
 
+def _recurrent(layer):
+    """A whole-sequence op by PyTorch's layer: all states, then the last ones; padding packed away."""
+
+    def call(x, *rest, relu=False, reverse=False):
+        states = rest[: 2 if layer is torch.nn.LSTM else 1]
+        w_ih, w_hh, b_ih, b_hh, lengths = (*rest[len(states) :], None, None, None)[:5]
+        options = {"nonlinearity": "relu"} if relu else {}
+        module = layer(x.shape[2], w_hh.shape[1], bias=b_ih is not None, **options).double()
+        names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+        weights = {
+            n: w for n, w in zip(names, (w_ih, w_hh, b_ih, b_hh), strict=True) if w is not None
+        }
+        n = [len(x)] * x.shape[1] if lengths is None else lengths.tolist()
+
+        def turned(y):
+            """Each sequence, without its padding, from the end."""
+            columns = [torch.cat([y[:k, i].flip(0), y[k:, i]]) for i, k in enumerate(n)]
+            return torch.stack(columns, 1) if reverse else y
+
+        packed = torch.nn.utils.rnn.pack_padded_sequence(turned(x), n, enforce_sorted=False)
+        hx = tuple(s.unsqueeze(0) for s in states)
+        y, last = torch.func.functional_call(
+            module, weights, (packed, hx if len(hx) > 1 else hx[0])
+        )
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=len(x))
+        return torch.cat([turned(y), *(last if isinstance(last, tuple) else (last,))])
+
+    return call
+
+
 # op -> the same in PyTorch, under our options; None: PyTorch has no counterpart, and why
 TORCH = {
     "add": lambda x, y: x + y,
@@ -155,6 +185,9 @@ TORCH = {
     "batch_norm_eval": _batch_norm_eval,
     "layer_norm": lambda x, w, b, eps=1e-5: F.layer_norm(x, w.shape, w, b, eps),
     "group_norm": lambda x, w, b, groups: F.group_norm(x, groups, w, b),
+    "rnn": _recurrent(torch and torch.nn.RNN),
+    "lstm": _recurrent(torch and torch.nn.LSTM),
+    "gru": _recurrent(torch and torch.nn.GRU),
     "dropout": None,  # draws other numbers
     "dropout_channels": None,  # draws other numbers
     "mse_loss": lambda x, t, **options: F.mse_loss(x, t, **options),

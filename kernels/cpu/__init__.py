@@ -17,10 +17,16 @@ from ..reference import (
     elu,
     elu_grad,
     erf,
+    gru,
+    gru_grad,
     leaky_relu,
     leaky_relu_grad,
+    lstm,
+    lstm_grad,
     max_pool2d_pick,
     rmsprop_,
+    rnn,
+    rnn_grad,
 )
 from .activation import SOFTMAXES as _SOFTMAXES
 from .activation import (

@@ -9,8 +9,14 @@ from ..reference import (
     erf,
     gather_grad,
     getitem_grad,
+    gru,
+    gru_grad,
+    lstm,
+    lstm_grad,
     relu,
     rmsprop_,
+    rnn,
+    rnn_grad,
     tanh,
 )
 from .activation import SOFTMAXES as _SOFTMAXES

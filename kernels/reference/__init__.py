@@ -48,3 +48,4 @@ from .pool import (
     max_pool2d_grad,
     max_pool2d_pick,
 )
+from .recurrent import gru, gru_grad, lstm, lstm_grad, rnn, rnn_grad

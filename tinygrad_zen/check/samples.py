@@ -381,6 +381,24 @@ SAMPLES = [
     sample("group_norm", normal(2, 4, 3), normal(4), normal(4), groups=2),
     sample("group_norm", normal(2, 3, 2, 2), normal(3), normal(3), groups=3),
     sample("group_norm", normal(2, 4), normal(4), normal(4), groups=1),
+    # recurrent layers
+    *(
+        sample(op, normal(3, 2, 2), *states, *weights, **options)
+        for op, k, states in (
+            ("rnn", 1, [normal(2, 3)]),
+            ("lstm", 4, [normal(2, 3), normal(2, 3)]),
+            ("gru", 3, [normal(2, 3)]),
+        )
+        for weights, options in (
+            ([normal(k * 3, 2), normal(k * 3, 3), normal(k * 3), normal(k * 3)], {}),
+            ([normal(k * 3, 2), normal(k * 3, 3)], {"reverse": True}),
+            (
+                [normal(k * 3, 2), normal(k * 3, 3), normal(k * 3), normal(k * 3), given([3, 1])],
+                {"reverse": True},
+            ),
+        )
+    ),
+    sample("rnn", away(2, 1, 1), away(1, 1), away(1, 1), away(1, 1), relu=True),
     # random ops, with their generator
     sample("dropout", normal(3, 4), p=0.4, rng=generator(1)),
     sample("dropout", normal(3, 4), p=0, rng=generator(1)),

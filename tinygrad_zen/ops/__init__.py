@@ -88,6 +88,7 @@ from .pool import (
     max_pool2d,
 )
 from .random import dropout, dropout_channels
+from .recurrent import gru, lstm, rnn
 from .reduce import all, any, argmax, argmin, cumsum, logsumexp, max, mean, min, prod, std, sum, var
 from .shape import (
     concat,

@@ -58,6 +58,7 @@ XP = SimpleNamespace(
     sin=elementwise.sin,
     sinh=elementwise.sinh,
     sqrt=elementwise.sqrt,
+    stack=shape.stack,
     take_along_axis=lambda x, i, axis: index.gather(x, i, axis=axis),
     tan=elementwise.tan,
     tanh=activation.tanh,
