@@ -126,6 +126,14 @@ def test_a_gradient_error_says_where():
     )
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_a_gradient_that_is_no_number_is_found(full):
+    for odd in (np.nan, np.inf):
+        wrong = mutant(np.sin, lambda g, x, odd=odd: np.where(x > 0, g * np.cos(x), odd))
+        with pytest.raises(GradientError, match=f"the engine gives {odd}.*division"):
+            gradcheck(wrong, leaf(3, 4), full=full)
+
+
 def test_a_single_wrong_entry_among_many_is_found():
     def spoil(g, x):
         g = g * np.cos(x)

@@ -185,6 +185,8 @@ class _Point:
                 vs = [rng.standard_normal(o.shape) for o in self.here]
                 u = rng.standard_normal(self.at[k].shape)
                 pulled = self.pull(k, vs)
+                if not np.isfinite(pulled).all():
+                    raise self._blame_infinite(k, vs, pulled, steps[-1])
                 error = self._settle(
                     steps, tolerance, lambda h: self._along(k, u, vs, pulled, h, tolerance)
                 )
@@ -226,7 +228,7 @@ class _Point:
         )
         gap = np.abs(analytic - numeric)
         return float(
-            np.max(np.divide(gap, scale, out=np.zeros_like(gap), where=gap > 0), initial=0.0)
+            np.max(np.divide(gap, scale, out=np.zeros_like(gap), where=gap != 0), initial=0.0)
         )
 
     def _jacobian(self, k, steps, tolerance):
@@ -282,6 +284,14 @@ class _Point:
         index = tuple(int(i) for i in index)
         values = float(analytic[index]), float(there)
         return GradientError(self.name, self.checked[k], index, *values, error, slip, self.order)
+
+    def _blame_infinite(self, k, vs, analytic, step):
+        """Where the gradient J^T v is no finite number, though the function is smooth there."""
+        index = tuple(map(int, np.argwhere(~np.isfinite(analytic))[0]))
+        unit = _unit(analytic, np.ravel_multi_index(index, analytic.shape) if index else 0)
+        values = float(analytic[index]), float(self._slope(k, vs, unit, step))
+        slip = "a division by 0, or a logarithm or root outside of its domain, in the vjp"
+        return GradientError(self.name, self.checked[k], index, *values, np.inf, slip, self.order)
 
     def _search(self, k, vs, analytic, step):
         """A wrong element of a large gradient: always the half that differs more, down to one."""

@@ -69,7 +69,7 @@ def gelu(be, x, *, approximate="none"):
 def softmax(be, x, *, axis=-1):
     """exp(x) over its sum along an axis: numbers in 0..1 that add up to 1."""
     fold("softmax", x, axis)
-    y = be.kernels.softmax(x, axis)
+    y = be.kernels.softmax(x, axis) if x.size else x  # nothing has no largest element
     return y, (lambda g: be.kernels.softmax_grad(g, y, axis),)
 
 
@@ -77,7 +77,7 @@ def softmax(be, x, *, axis=-1):
 def log_softmax(be, x, *, axis=-1):
     """The logarithm of softmax, exact where softmax itself underflows."""
     fold("log_softmax", x, axis)
-    y = be.kernels.log_softmax(x, axis)
+    y = be.kernels.log_softmax(x, axis) if x.size else x
     return y, (lambda g: be.kernels.log_softmax_grad(g, y, axis),)
 
 
