@@ -71,6 +71,10 @@ def _batch_norm_eval(x, w, b, mean, var):
     return (x - mean.reshape(each)) * scale.reshape(each) + b.reshape(each)
 
 
+def _conv2d_relu_max_pool2d(*xs, kernel_size, pool_stride=None, **options):
+    return F.max_pool2d(F.conv2d(*xs, **options).relu(), kernel_size, pool_stride)
+
+
 def _bce_with_logits(x, t, pos_weight=None, **options):
     weight = None if pos_weight is None else _tensor(pos_weight)
     return F.binary_cross_entropy_with_logits(x, t, pos_weight=weight, **options)
@@ -171,6 +175,7 @@ TORCH = {
     "log_softmax": lambda x, axis=-1: x.log_softmax(axis),
     "conv1d": lambda *xs, **options: F.conv1d(*xs, **options),
     "conv2d": lambda *xs, **options: F.conv2d(*xs, **options),
+    "conv2d_relu_max_pool2d": _conv2d_relu_max_pool2d,
     "conv_transpose1d": lambda *xs, **options: F.conv_transpose1d(*xs, **options),
     "conv_transpose2d": lambda *xs, **options: F.conv_transpose2d(*xs, **options),
     "max_pool1d": lambda x, **options: F.max_pool1d(x, **options),

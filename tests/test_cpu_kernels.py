@@ -580,3 +580,11 @@ print(sum(conv._direct.serial.stats.cache_misses.values()))
 """
     run(code)
     assert run(code).strip() == "0"
+
+
+@pytest.mark.parametrize("case", POOLS, ids=str)
+def test_relu_max_pool2d(normal, case):
+    shape, *options = case
+    x = np.rint(2 * normal(*shape))  # with ties, and windows where nothing is positive
+    x[:1, 0] = -1
+    check("relu_max_pool2d", [x, *options])

@@ -1014,3 +1014,45 @@ LAYER_ERRORS = [
 def test_layer_errors(call, kind, message):
     with raises(kind, message), np.errstate(all="ignore"):
         call()
+
+
+def test_a_sequential_fuses_layers_in_a_row_and_gives_the_same():
+    def outcome(net, x):
+        x = tz.tensor(x, requires_grad=True, dtype="float64")
+        y = net.to("float64")(x)
+        (y * y).sum().backward()
+        return [y.node.name, y, x.grad, *(p.grad for p in net.parameters())]
+
+    rng = np.random.default_rng(0)
+    for conv, pool in [
+        (nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)),
+        (nn.Conv2d(3, 4, (2, 3), stride=2, padding=1, bias=False), nn.MaxPool2d(3, stride=2)),
+        (nn.Conv2d(3, 4, 2, padding="same"), nn.MaxPool2d((2, 1))),
+    ]:
+        x = rng.standard_normal((2, 3, 11, 12))
+        net = nn.Sequential(conv, nn.ReLU(), pool)
+        name, *fused = outcome(net, x)
+        assert name == "conv2d_relu_max_pool2d"
+        net.zero_grad()
+        remove = net[1].register_forward_hook(lambda module, args, out: None)
+        name, *plain = outcome(net, x)
+        assert name == "max_pool2d"  # what a hook looks at must exist
+        remove()
+        for a, b in zip(fused, plain, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Conv2d(1, 2, 3), nn.ReLU()],
+        [nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2, padding=1)],
+        [nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)],
+        [nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.ReLU(), nn.MaxPool2d(2)],
+        [nn.Conv2d(1, 2, 3), nn.Tanh(), nn.MaxPool2d(2)],
+    ],
+    ids=str,
+)
+def test_a_sequential_does_not_fuse_what_it_does_not_know(layers):
+    y = nn.Sequential(*layers)(tz.tensor(np.ones((1, 1, 8, 8))))
+    assert y.node.name != "conv2d_relu_max_pool2d"

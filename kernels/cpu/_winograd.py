@@ -39,6 +39,12 @@ def takes(dtype, channels, n_filters, kernel, stride, dilation):
     return plain and channels % lanes == 0 and n_filters % lanes == 0
 
 
+def together(n, out, tiles):
+    """How many of n images a part takes together: as many as give that many tiles, at least one."""
+    rows, columns = (out[0] + 1) // 2, (out[1] + 1) // 2
+    return min(-(-n // PARTS), max(1, tiles // (rows * columns)))
+
+
 def transformed(w):
     """Filters w (K, C, 3, 3) at their places, G @ w @ G.T, as panels: (16, P, C, COLUMNS)."""
     width = TILE_BYTES // w.itemsize
@@ -67,15 +73,19 @@ def _transform_filters(w, panels):
                 panels[4 * i + 3, panel, c, column] = down[i, 2]
 
 
-def transformed_back(places, w_shape):
-    """The adjoint: gradients at places (16, at least C, at least K) -> w_shape (K, C, 3, 3)."""
-    gw = np.empty(w_shape, places.dtype)
-    _transform_filters_back(places, gw)
+def transformed_back(sums, w_shape):
+    """The adjoint: gradients in parts, at places (PARTS, 16, C', K') -> w_shape (K, C, 3, 3)."""
+    gw = np.empty(w_shape, sums.dtype)
+    _transform_filters_back(sums.reshape(PARTS, -1), sums[0], gw)
     return gw
 
 
 @njit(**COMPILED)
-def _transform_filters_back(places, gw):
+def _transform_filters_back(sums, places, gw):
+    """places are the first of the sums, to which the others are added."""
+    for part in range(1, len(sums)):
+        for i in range(sums.shape[1]):
+            sums[0, i] += sums[part, i]
     half = gw.dtype.type(0.5)
     down = np.empty((3, 4), gw.dtype)
     for k in range(gw.shape[0]):
@@ -162,111 +172,139 @@ _from_outputs = _transform(A, "set")  # 2 x 2 pixels of the gradient to 16 place
 _from_places = _transform(B, "add")  # 16 places to 4 x 4 pixels; tiles overlap, so they add up
 
 
+# Images are taken some at a time, together, by parts of the batch, of which there are as many whatever
+# the number of threads. A part has room of its own for what lies between the steps, and uses it for all
+# its images: memory that the system has just handed out is slow when first touched.
+PARTS = 8
+
+
 @threaded
 def forward(x, top, left, together, filters, start, y):
     """x (N, H, W, C), filters (16, P, C, COLUMNS), start (P * COLUMNS,) -> y (N, OH, OW, K)."""
-    for group in prange((len(x) + together - 1) // together):
-        _forward(group * together, x, top, left, together, filters, start, y.reshape(-1), y.shape)
+    for part in prange(PARTS):
+        _forward(*_part(len(x), part), x, top, left, together, filters, start, y.reshape(-1),
+                 y.shape)  # fmt: skip
 
 
 @njit(**INNER)
-def _forward(first, x, top, left, together, filters, start, y, y_shape):
-    """Images of x from the first on, as many as are taken together, into y, flat."""
+def _forward(begin, end, x, top, left, together, filters, start, y, y_shape):
+    """Images of x from `begin` to `end`, as many as are taken together, into y, flat."""
     _, oh, ow, n_filters = y_shape
-    end = min(first + together, len(x))
     rows, columns = (oh + 1) // 2, (ow + 1) // 2
-    places = np.empty((PLACES, _whole_tiles((end - first) * rows * columns), x.shape[3]), x.dtype)
-    _at_places(x, first, end, top, left, rows, columns, 2, places)
-    results = _products(places, filters)
+    places, results = _room(together * rows * columns, filters, x.shape[3])
     _, place, width = results.shape
     place *= width
     edge = np.empty(4 * n_filters, x.dtype)
-    at = 0
-    for i in range(first, end):
-        for r in range(rows):
-            for s in range(columns):
-                inside = 2 * r + 1 < oh and 2 * s + 1 < ow
-                to = ((i * oh + 2 * r) * ow + 2 * s) * n_filters
-                _to_outputs(
-                    start, y if inside else edge, to if inside else 0,
-                    (ow if inside else 2) * n_filters, n_filters,
-                    results, at, 4 * place, place, n_filters,
-                )  # fmt: skip
-                at += width
-                if not inside:  # of the tile, only the first row or column exists
-                    for a in range(min(2, oh - 2 * r)):
-                        for b in range(min(2, ow - 2 * s) * n_filters):
-                            y[to + a * ow * n_filters + b] = edge[a * 2 * n_filters + b]
+    for first in range(begin, end, together):
+        last = min(first + together, end)
+        _at_places(x, first, last, top, left, rows, columns, 2, places)
+        _products(places, filters, results)
+        at = 0
+        for i in range(first, last):
+            for r in range(rows):
+                for s in range(columns):
+                    inside = 2 * r + 1 < oh and 2 * s + 1 < ow
+                    to = ((i * oh + 2 * r) * ow + 2 * s) * n_filters
+                    _to_outputs(
+                        start, y if inside else edge, to if inside else 0,
+                        (ow if inside else 2) * n_filters, n_filters,
+                        results, at, 4 * place, place, n_filters,
+                    )  # fmt: skip
+                    at += width
+                    if not inside:  # of the tile, only the first row or column exists
+                        for a in range(min(2, oh - 2 * r)):
+                            for b in range(min(2, ow - 2 * s) * n_filters):
+                                y[to + a * ow * n_filters + b] = edge[a * 2 * n_filters + b]
 
 
 @threaded
 def gradient_x(g, top, left, together, filters, gx):
     """g (N, OH, OW, K), filters (16, P, K, COLUMNS) -> gx (N, H, W, C)."""
-    for group in prange((len(g) + together - 1) // together):
-        _gradient_x(group * together, g, top, left, together, filters, gx)
+    for part in prange(PARTS):
+        _gradient_x(*_part(len(g), part), g, top, left, together, filters, gx)
 
 
 @njit(**INNER)
-def _gradient_x(first, g, top, left, together, filters, gx):
-    """Images of g from the first on, as many as are taken together, into gx."""
+def _gradient_x(begin, end, g, top, left, together, filters, gx):
+    """Images of g from `begin` to `end`, as many as are taken together, into gx."""
     _, height, width, channels = gx.shape
-    end = min(first + together, len(g))
     rows, columns = (g.shape[1] + 1) // 2, (g.shape[2] + 1) // 2
-    places = np.empty((PLACES, _whole_tiles((end - first) * rows * columns), g.shape[3]), g.dtype)
-    _at_places(g, first, end, 0, 0, rows, columns, 0, places)
-    results = _products(places, filters)
+    places, results = _room(together * rows * columns, filters, g.shape[3])
     _, place, depth = results.shape
     place *= depth
-    row = (2 * columns + 2) * channels
-    canvas = np.empty((2 * rows + 2) * row, g.dtype)
-    at = 0
-    for i in range(first, end):
-        _clear(canvas)
-        for r in range(rows):
-            for s in range(columns):
-                _from_places(
-                    canvas, canvas, 2 * r * row + 2 * s * channels, row, channels,
-                    results, at, 4 * place, place, channels,
-                )  # fmt: skip
-                at += depth
-        for r in range(height):
-            for s in range(width):
-                source = (top + r) * row + (left + s) * channels
-                _copy(canvas[source : source + channels], gx[i, r, s])
+    # the canvas holds the tiles, and the image with its padding
+    row = max(2 * columns + 2, left + width) * channels
+    canvas = np.empty(max(2 * rows + 2, top + height) * row, g.dtype)
+    for first in range(begin, end, together):
+        last = min(first + together, end)
+        _at_places(g, first, last, 0, 0, rows, columns, 0, places)
+        _products(places, filters, results)
+        at = 0
+        for i in range(first, last):
+            _clear(canvas)
+            for r in range(rows):
+                for s in range(columns):
+                    _from_places(
+                        canvas, canvas, 2 * r * row + 2 * s * channels, row, channels,
+                        results, at, 4 * place, place, channels,
+                    )  # fmt: skip
+                    at += depth
+            for r in range(height):
+                for s in range(width):
+                    source = (top + r) * row + (left + s) * channels
+                    _copy(canvas[source : source + channels], gx[i, r, s])
 
 
 @threaded
 def gradient_w(x, top, left, g, together, sums):
-    """Adds up parts of the images of x (N, H, W, C), g (N, OH, OW, K) in sums (parts, 16, C', K').
+    """Adds up the parts of x (N, H, W, C), g (N, OH, OW, K) in sums (PARTS, 16, C', K').
 
     C' and K' are C and K, rounded up to whole tiles of the micro-kernel.
     """
-    for part in prange(len(sums)):
-        end = (part + 1) * len(x) // len(sums)
-        for first in range(part * len(x) // len(sums), end, together):
-            _gradient_w(first, min(first + together, end), x, top, left, g, part, sums)
+    for part in prange(PARTS):
+        _gradient_w(*_part(len(x), part), x, top, left, g, together, part, sums)
 
 
 @njit(**INNER)
-def _gradient_w(first, end, x, top, left, g, part, sums):
-    """Adds the images from the first to the end to one part of the sums."""
+def _gradient_w(begin, end, x, top, left, g, together, part, sums):
+    """Adds the images from `begin` to `end`, as many as are taken together, to one part of the sums."""
     rows, columns = (g.shape[1] + 1) // 2, (g.shape[2] + 1) // 2
     _, _, n_rows, n_columns = sums.shape
-    n_tiles = (end - first) * rows * columns
+    _clear(sums[part].reshape(-1))
+    n_tiles = together * rows * columns
     from_x = np.empty((PLACES, n_tiles, n_rows), x.dtype)
     from_g = np.empty((PLACES, n_tiles, n_columns), x.dtype)
-    _at_places(x, first, end, top, left, rows, columns, 2, from_x)
-    _at_places(g, first, end, 0, 0, rows, columns, 0, from_g)
     steps, one_run = np.arange(ROWS), np.zeros(1, np.int64)
     out_rows = steps * n_columns
-    for place in range(PLACES):
-        for row in range(0, n_rows, ROWS):
-            for column in range(0, n_columns, TILE_BYTES // x.itemsize):
-                tile_add(
-                    sums, out_rows, ((part * PLACES + place) * n_rows + row) * n_columns + column,
-                    from_x, steps, place * n_tiles * n_rows + row, 0, one_run, 1, n_tiles, n_rows,
-                    from_g, place * n_tiles * n_columns + column, n_columns,
-                )  # fmt: skip
+    for first in range(begin, end, together):
+        last = min(first + together, end)
+        length = (last - first) * rows * columns
+        _at_places(x, first, last, top, left, rows, columns, 2, from_x)
+        _at_places(g, first, last, 0, 0, rows, columns, 0, from_g)
+        for place in range(PLACES):
+            for row in range(0, n_rows, ROWS):
+                for column in range(0, n_columns, TILE_BYTES // x.itemsize):
+                    at = ((part * PLACES + place) * n_rows + row) * n_columns + column
+                    tile_add(
+                        sums, out_rows, at,
+                        from_x, steps, place * n_tiles * n_rows + row, 0, one_run, 1, length, n_rows,
+                        from_g, place * n_tiles * n_columns + column, n_columns,
+                    )  # fmt: skip
+
+
+@njit(**INNER)
+def _part(n, part):
+    """Where a part of n images begins and ends."""
+    return part * n // PARTS, (part + 1) * n // PARTS
+
+
+@njit(**INNER)
+def _room(n_tiles, filters, depth):
+    """Arrays for tiles at their places, and for the products with filters (16, P, C, COLUMNS)."""
+    _, n_panels, _, width = filters.shape
+    n_tiles = (n_tiles + ROWS - 1) // ROWS * ROWS  # whole tiles of the micro-kernel
+    places = np.empty((PLACES, n_tiles, depth), filters.dtype)
+    return places, np.empty((PLACES, n_tiles, n_panels * width), filters.dtype)
 
 
 @njit(**INNER)
@@ -303,11 +341,10 @@ def _at_places(images, first, end, top, left, rows, columns, border, places):
 
 
 @njit(**INNER)
-def _products(places, filters):
-    """places (16, T, C) @ filters (16, P, C, COLUMNS) -> (16, T, P * COLUMNS)."""
+def _products(places, filters, results):
+    """places (16, T, C) @ filters (16, P, C, COLUMNS) -> results (16, T, P * COLUMNS)."""
     _, n_tiles, depth = places.shape
     _, n_panels, _, width = filters.shape
-    results = np.empty((PLACES, n_tiles, n_panels * width), places.dtype)
     steps, one_run = np.arange(ROWS), np.zeros(1, np.int64)
     rows, out_rows = steps * depth, steps * (n_panels * width)
     start = np.zeros(width, places.dtype)
@@ -319,13 +356,6 @@ def _products(places, filters):
                     places, rows, first * depth, 0, one_run, 1, depth, 1,
                     filters, (place * n_panels + panel) * depth * width, width,
                 )  # fmt: skip
-    return results
-
-
-@njit(**INNER)
-def _whole_tiles(n):
-    """n, rounded up to whole tiles of the micro-kernel."""
-    return (n + ROWS - 1) // ROWS * ROWS
 
 
 @njit(**INNER)

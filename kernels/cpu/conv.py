@@ -130,7 +130,7 @@ def conv2d_winograd(x, w, b, stride, padding, dilation, groups):
     out = window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation)
     x, filters = pixels(x), _winograd.transformed(w)
     y = empty((len(x), *out, len(w)), x.dtype)
-    threads, together = many(x, y.size * w[0].size), _together(len(x), _tiles(out))
+    threads, together = many(x, y.size * w[0].size), _winograd.together(len(x), out, TILES)
     _winograd.forward(threads, x, *padding, together, filters, _start(b, filters), y)
     return images(y)
 
@@ -163,8 +163,8 @@ def _winograd_takes(x, y, w_shape, stride, dilation, groups):
     return groups == 1 and fits and _suit(x, y)
 
 
-def _tiles(out):
-    return (out[0] + 1) // 2, (out[1] + 1) // 2
+# Tiles of 4 x 4 pixels that are taken together, at their places: so many stay in the nearer caches.
+TILES, GRAD_W_TILES = 128, 32
 
 
 def conv2d_grad_w_im2col(g, x, w_shape, stride, padding, dilation, groups):
@@ -241,12 +241,11 @@ def conv2d_grad_w_winograd(g, x, w_shape, stride, padding, dilation, groups):
         return conv2d_grad_w_direct(g, x, w_shape, stride, padding, dilation, groups)
     n_filters, channels, *_ = w_shape
     x, g = pixels(x), pixels(g)
-    n, together = len(x), _together(len(x), _tiles(g.shape[1:3]))
+    together = _winograd.together(len(x), g.shape[1:3], GRAD_W_TILES)
     size = channels + -channels % ROWS, n_filters + -n_filters % columns(x.dtype)
-    parts = min(-(-n // together), GRAD_W_PARTS)
-    sums = np.zeros((parts, _winograd.PLACES, *size), x.dtype)
+    sums = empty((_winograd.PARTS, _winograd.PLACES, *size), x.dtype)
     _winograd.gradient_w(many(x, g.size * channels * 9), x, *padding, g, together, sums)
-    return _winograd.transformed_back(sums.sum(axis=0), w_shape)
+    return _winograd.transformed_back(sums, w_shape)
 
 
 CONV2D_GRAD_WS = (conv2d_grad_w_im2col, conv2d_grad_w_direct, conv2d_grad_w_winograd)
@@ -351,13 +350,12 @@ def _grad_x_images(n, g, together, rows, panels, positions, taps, image, row, co
 
 def conv2d_grad_x_winograd(g, w, x_shape, stride, padding, dilation, groups):
     """The steps of conv2d_winograd backwards, each transposed; others as before."""
-    out = window_counts(x_shape[2:], w.shape[2:], stride, padding, dilation)
-    if out != g.shape[2:] or not _winograd_takes(g, w, w.shape, stride, dilation, groups):
+    if not _winograd_takes(g, w, w.shape, stride, dilation, groups):
         return conv2d_grad_x_direct(g, w, x_shape, stride, padding, dilation, groups)
     n, channels, height, width = x_shape
     g, filters = pixels(g), _winograd.transformed(w.swapaxes(0, 1))
     gx = empty((n, height, width, channels), g.dtype)
-    threads, together = many(g, g.size * w[0].size), _together(n, _tiles(out))
+    threads, together = many(g, g.size * w[0].size), _winograd.together(n, g.shape[1:3], TILES)
     _winograd.gradient_x(threads, g, *padding, together, filters, gx)
     return images(gx)
 

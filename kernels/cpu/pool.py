@@ -96,7 +96,20 @@ def max_pool2d_2x2(x, kernel, stride, padding, dilation, ceil_mode):
     if not _is_2x2(x.shape, out, kernel, stride, padding, dilation):
         return max_pool2d_channels(x, kernel, stride, padding, dilation, ceil_mode)
     x, y, argmax = _arrays(x, out, kernel)
-    _2x2(many(x, x.size), x, y, argmax)
+    _2x2(many(x, x.size), x, -math.inf, 0, y, argmax)
+    return images(y), images(argmax)
+
+
+def relu_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
+    """max_pool2d of relu(x) in one pass; argmax is KH * KW where no element is positive.
+
+    x (N, C, H, W) -> y, argmax (N, C, OH, OW)
+    """
+    out = window_counts(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+    if not _is_2x2(x.shape, out, kernel, stride, padding, dilation):
+        return reference.relu_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode)
+    x, y, argmax = _arrays(x, out, kernel)
+    _2x2(many(x, x.size), x, 0.0, 4, y, argmax)
     return images(y), images(argmax)
 
 
@@ -107,13 +120,14 @@ def _is_2x2(x_shape, out, kernel, stride, padding, dilation):
 
 
 @threaded
-def _2x2(x, y, argmax):
+def _2x2(x, least, none, y, argmax):
     for n in prange(len(x)):
-        _2x2_image(np.int64(n), x, y, argmax)
+        _2x2_image(np.int64(n), x, x.dtype.type(least), none, y, argmax)
 
 
 @njit(**INNER)
-def _2x2_image(n, x, y, argmax):
+def _2x2_image(n, x, least, none, y, argmax):
+    """One image of x into one of y and argmax, which is `none` where no number is above `least`."""
     _, height, width, channels = y.shape
     for r in range(height):
         for s in range(width):
@@ -121,7 +135,8 @@ def _2x2_image(n, x, y, argmax):
             third, fourth = x[n, 2 * r + 1, 2 * s], x[n, 2 * r + 1, 2 * s + 1]
             best, winner = y[n, r, s], argmax[n, r, s]
             for c in range(channels):
-                top, tap = _winner(second[c], 1, first[c], 0)
+                top, tap = _winner(first[c], 0, least, none)
+                top, tap = _winner(second[c], 1, top, tap)
                 top, tap = _winner(third[c], 2, top, tap)
                 top, tap = _winner(fourth[c], 3, top, tap)
                 best[c] = top

@@ -14,6 +14,7 @@ from ..reference import (
     lstm,
     lstm_grad,
     relu,
+    relu_max_pool2d,
     rmsprop_,
     rnn,
     rnn_grad,

@@ -275,7 +275,7 @@ def _pick(x, argmax, y, geometry):
         n, row = split(rest, y.shape[1])
         p, q = split(int32(argmax[n, row, column, c]), kw)
         iy, ix = row * sh - ph + p * dh, column * sw - pw + q * dw
-        if 0 <= iy and iy < x.shape[1] and 0 <= ix and ix < x.shape[2]:
+        if p < kh and 0 <= iy and iy < x.shape[1] and 0 <= ix and ix < x.shape[2]:
             y[n, row, column, c] = x[n, iy, ix, c]
         else:
             y[n, row, column, c] = 0

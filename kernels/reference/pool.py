@@ -33,6 +33,19 @@ def max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
     return y, argmax
 
 
+def relu_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
+    """max_pool2d of relu(x), which is relu of max_pool2d(x): a quarter of the work for 2 x 2 windows.
+
+    x (N, C, H, W) -> y (N, C, OH, OW), argmax as of max_pool2d; it names no tap, but their number
+    KH * KW, where no element is positive: so no gradient goes there.
+    """
+    xp = namespace(x)
+    y, argmax = max_pool2d(x, kernel, stride, padding, dilation, ceil_mode)
+    taps = kernel[0] * kernel[1]
+    number = xp.uint8 if taps < 256 else xp.uint32
+    return xp.maximum(y, 0), xp.where(y > 0, argmax, number(taps)).astype(number)
+
+
 def max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
     """Gradient of max_pool2d: each g goes to the winner of its window.
 

@@ -1,5 +1,6 @@
 """Modules that hold modules."""
 
+from . import fusion
 from .module import Module
 
 
@@ -63,6 +64,8 @@ class _List(_Container):
 class Sequential(_List):
     """Modules one after the other, each applied to what the one before gave.
 
+    Some rows of layers, such as Conv2d, ReLU, MaxPool2d, are computed as one op (see fusion.py).
+
     They are named "0", "1", ..., or by the keys of a dict. An index gives a module, a slice a
     Sequential of the same modules.
 
@@ -83,9 +86,7 @@ class Sequential(_List):
         return Sequential(*modules)
 
     def forward(self, x):
-        for module in self._entries.values():
-            x = module(x)
-        return x
+        return fusion.apply(list(self._entries.values()), x)
 
 
 class ModuleList(_List):

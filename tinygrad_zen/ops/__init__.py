@@ -62,6 +62,7 @@ from .elementwise import (
     where,
 )
 from .embedding import embedding
+from .fused import conv2d_relu_max_pool2d
 from .index import gather, getitem, plain_key, scatter_add
 from .linear import einsum, linear, matmul
 from .loss import (

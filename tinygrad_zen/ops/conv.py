@@ -16,7 +16,7 @@ def conv2d(be, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1. Options are ints or pairs
     (height, width). padding "valid" is 0; "same" keeps the size and needs stride 1.
     """
-    options = _check_conv("conv2d", x, w, b, 2, stride, padding, dilation, groups)
+    options = check_conv("conv2d", x, w, b, 2, stride, padding, dilation, groups)
     return _conv2d(be, x, w, b, *options)
 
 
@@ -26,7 +26,7 @@ def conv1d(be, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
 
     Options as for conv2d.
     """
-    stride, padding, extra, dilation, groups = _check_conv(
+    stride, padding, extra, dilation, groups = check_conv(
         "conv1d", x, w, b, 1, stride, padding, dilation, groups
     )
     y, (grad_x, grad_w, grad_b) = _conv2d(
@@ -92,7 +92,7 @@ def conv2d_grad_x(be, g, w, *, x_shape, stride, padding, dilation, groups):
     """
     k, options = be.kernels, (stride, padding, dilation, groups)
     return k.conv2d_grad_x(g, w, x_shape, *options), (
-        lambda h: _crop(k.conv2d(h, w, None, *options), g.shape),
+        lambda h: crop(k.conv2d(h, w, None, *options), g.shape),
         lambda h: k.conv2d_grad_w(g, h, w.shape, *options),
     )
 
@@ -105,7 +105,7 @@ def conv2d_grad_w(be, g, x, *, w_shape, stride, padding, dilation, groups):
     """
     k, options = be.kernels, (stride, padding, dilation, groups)
     return k.conv2d_grad_w(g, x, w_shape, *options), (
-        lambda h: _crop(k.conv2d(x, h, None, *options), g.shape),
+        lambda h: crop(k.conv2d(x, h, None, *options), g.shape),
         lambda h: k.conv2d_grad_x(g, h, x.shape, *options),
     )
 
@@ -117,9 +117,9 @@ def _conv2d(be, x, w, b, stride, padding, extra, dilation, groups):
     if any(extra):
         x = be.xp.pad(x, ((0, 0), (0, 0), (0, extra[0]), (0, extra[1])))
     return k.conv2d(x, w, b, *options), (
-        lambda g: _crop(k.conv2d_grad_x(g, w, x.shape, *options), size),
+        lambda g: crop(k.conv2d_grad_x(g, w, x.shape, *options), size),
         lambda g: k.conv2d_grad_w(g, x, w.shape, *options),
-        _grad_b,
+        grad_b,
     )
 
 
@@ -131,18 +131,18 @@ def _conv_transpose2d(be, x, w, b, size, stride, padding, dilation, groups):
     if b is not None:
         y = y + b.reshape((1, -1, 1, 1))
     return y, (
-        lambda g: _crop(k.conv2d(g, w, None, *options), x.shape),
+        lambda g: crop(k.conv2d(g, w, None, *options), x.shape),
         lambda g: k.conv2d_grad_w(x, g, w.shape, *options),
-        _grad_b,
+        grad_b,
     )
 
 
-def _grad_b(g):
+def grad_b(g):
     """Gradient of a bias: (N, K, OH, OW) -> (K,). Two sums: the first adds whole rows of memory."""
     return g.sum(axis=(0, 2)).sum(axis=1)
 
 
-def _crop(x, shape):
+def crop(x, shape):
     """The upper left part of images, of a shape (N, C, H, W).
 
     What is cut off is the border that padding "same" had added, or windows that transposed
@@ -151,7 +151,7 @@ def _crop(x, shape):
     return x if x.shape == tuple(shape) else x[:, :, : shape[2], : shape[3]]
 
 
-def _check_conv(name, x, w, b, axes, stride, padding, dilation, groups):
+def check_conv(name, x, w, b, axes, stride, padding, dilation, groups):
     """The rules of convolution. Returns stride, padding, extra padding, dilation, groups."""
     taps = "KH, KW" if axes == 2 else "KL"
     _check_kinds(name, x, w, b, axes, f"(K, C/groups, {taps})", groups)

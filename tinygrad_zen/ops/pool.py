@@ -20,14 +20,14 @@ def max_pool2d(be, x, *, kernel_size, stride=None, padding=0, dilation=1, ceil_m
     stride is the kernel_size unless given; padding never wins; ceil_mode keeps a last window that
     hangs over the border. The first of equal winners receives the gradient.
     """
-    options = _check_pool("max_pool2d", x, 2, kernel_size, stride, padding, dilation)
+    options = check_pool("max_pool2d", x, 2, kernel_size, stride, padding, dilation)
     return _max_pool2d(be, x, *options, ceil_mode)
 
 
 @op
 def max_pool1d(be, x, *, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     """The largest element of each window: (N, C, L) -> (N, C, OL). Options as for max_pool2d."""
-    kernel, stride, padding, dilation = _check_pool(
+    kernel, stride, padding, dilation = check_pool(
         "max_pool1d", x, 1, kernel_size, stride, padding, dilation
     )
     y, (grad_x,) = _max_pool2d(
@@ -45,7 +45,7 @@ def avg_pool2d(
     stride is the kernel_size unless given; the zeros of the padding count unless count_include_pad
     is False; ceil_mode keeps a last window that hangs over, and what hangs over never counts.
     """
-    kernel, stride, padding, _ = _check_pool("avg_pool2d", x, 2, kernel_size, stride, padding)
+    kernel, stride, padding, _ = check_pool("avg_pool2d", x, 2, kernel_size, stride, padding)
     return _avg_pool2d(be, x, kernel, stride, padding, ceil_mode, count_include_pad)
 
 
@@ -54,7 +54,7 @@ def avg_pool1d(
     be, x, *, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True
 ):
     """The mean of each window: (N, C, L) -> (N, C, OL). Options as for avg_pool2d."""
-    kernel, stride, padding, _ = _check_pool("avg_pool1d", x, 1, kernel_size, stride, padding)
+    kernel, stride, padding, _ = check_pool("avg_pool1d", x, 1, kernel_size, stride, padding)
     y, (grad_x,) = _avg_pool2d(
         be,
         as_rows(x),
@@ -168,7 +168,7 @@ def _averages(n, count):
     return matrix
 
 
-def _check_pool(name, x, axes, kernel_size, stride, padding, dilation=1):
+def check_pool(name, x, axes, kernel_size, stride, padding, dilation=1):
     """The rules of pooling. Returns kernel, stride, padding and dilation for each axis."""
     check_images(name, x, axes)
     kernel = per_axis(name, "kernel_size", kernel_size, axes, 1)
@@ -202,6 +202,13 @@ def _check_adaptive(name, x, axes, output_size):
 def _kernel_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
     """The winners are found on arrays; picking them is what is differentiated."""
     _, argmax = x.backend.kernels.max_pool2d(x.data, kernel, stride, padding, dilation, ceil_mode)
+    return _kernel_max_pool2d_pick(x, argmax, kernel, stride, padding, dilation), argmax
+
+
+def _kernel_relu_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
+    _, argmax = x.backend.kernels.relu_max_pool2d(
+        x.data, kernel, stride, padding, dilation, ceil_mode
+    )
     return _kernel_max_pool2d_pick(x, argmax, kernel, stride, padding, dilation), argmax
 
 
@@ -251,6 +258,7 @@ KERNELS_ON_TENSORS = {
     "max_pool2d": _kernel_max_pool2d,
     "max_pool2d_grad": _kernel_max_pool2d_grad,
     "max_pool2d_pick": _kernel_max_pool2d_pick,
+    "relu_max_pool2d": _kernel_relu_max_pool2d,
     "avg_pool2d": _kernel_avg_pool2d,
     "avg_pool2d_grad": _kernel_avg_pool2d_grad,
 }

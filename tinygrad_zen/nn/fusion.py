@@ -1,0 +1,48 @@
+"""Layers in a row that one op computes faster: which, and how.
+
+A rule takes the layers from one place of a Sequential on, and the input; it returns the output and how
+many layers it stood for, or None if they are not what it knows. Only the layers of this package
+themselves are fused, without hooks: what a subclass or a hook does must be seen.
+"""
+
+from .. import ops
+from .activation import ReLU
+from .conv import Conv2d
+from .pool import MaxPool2d
+
+
+def apply(layers, x):
+    """The output of layers one after the other, some of them fused."""
+    i = 0
+    while i < len(layers):
+        rule = RULES.get(type(layers[i]))
+        fused = rule(layers[i:], x) if rule is not None else None
+        x, taken = fused or (layers[i](x), 1)
+        i += taken
+    return x
+
+
+def _convolution(layers, x):
+    """Conv2d, ReLU, MaxPool2d."""
+    conv, *rest = layers
+    if not _are(rest, ReLU, MaxPool2d) or conv.padding_mode != "zeros":
+        return None
+    pool = rest[1]
+    if pool.padding or pool.dilation != 1 or pool.ceil_mode:
+        return None
+    y = ops.conv2d_relu_max_pool2d(
+        x, conv.weight, conv.bias, stride=conv.stride, padding=conv.padding,
+        dilation=conv.dilation, groups=conv.groups,
+        kernel_size=pool.kernel_size, pool_stride=pool.stride,
+    )  # fmt: skip
+    return y, 3
+
+
+def _are(layers, *kinds):
+    """Whether layers begin with these kinds, none of them watched by a hook."""
+    return [type(layer) for layer in layers[: len(kinds)]] == list(kinds) and not any(
+        layer._forward_hooks for layer in layers[: len(kinds)]
+    )
+
+
+RULES = {Conv2d: _convolution}

@@ -1,0 +1,71 @@
+"""Ops that do the work of several in a row, in fewer passes over memory.
+
+Nobody needs to call them: nn.Sequential does, where their layers stand in a row (nn/fusion.py).
+"""
+
+from ..autograd import op
+from ._windows import per_axis
+from .conv import check_conv, crop, grad_b
+from .pool import check_pool
+
+
+@op
+def conv2d_relu_max_pool2d(
+    be, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1, kernel_size, pool_stride=None
+):
+    """max_pool2d(relu(conv2d(x, w, b))): (N, C, H, W), (K, C/groups, KH, KW), (K,) -> (N, K, OH, OW).
+
+    kernel_size and pool_stride are those of the pooling, the other options those of conv2d. What the
+    pooling does not read is not computed; what relu and conv2d give is not kept, since the winners
+    of the windows say where the gradient goes.
+    """
+    name = "conv2d_relu_max_pool2d"
+    stride, padding, extra, dilation, groups = check_conv(
+        name, x, w, b, 2, stride, padding, dilation, groups
+    )
+    k, convolution = be.kernels, (stride, padding, dilation, groups)
+    pool_kernel = per_axis(name, "kernel_size", kernel_size, 2, 1)
+    pool_stride = (
+        pool_kernel if pool_stride is None else per_axis(name, "pool_stride", pool_stride, 2, 1)
+    )
+    size = x.shape
+    if any(extra):
+        x = be.xp.pad(x, ((0, 0), (0, 0), (0, extra[0]), (0, extra[1])))
+    padded = x.shape
+    if padding == (0, 0):
+        x = _what_pooling_reads(x, w.shape[2:], stride, dilation, pool_kernel, pool_stride)
+    z = k.conv2d(x, w, b, *convolution)
+    window = check_pool(name, z, 2, pool_kernel, pool_stride, 0)
+    y, argmax = k.relu_max_pool2d(z, *window, False)
+    z_shape = z.shape
+    grad_z = once(lambda g: k.max_pool2d_grad(g, argmax, z_shape, *window))
+    return y, (
+        lambda g: crop(k.conv2d_grad_x(grad_z(g), w, padded, *convolution), size),
+        lambda g: k.conv2d_grad_w(grad_z(g), x, w.shape, *convolution),
+        lambda g: grad_b(grad_z(g)),
+    )
+
+
+def once(f):
+    """f of an array, computed once as long as it is the same array: what several gradients share."""
+    last = [None, None]
+
+    def shared(g):
+        if last[0] is not g:
+            last[:] = g, f(g)
+        return last[1]
+
+    return shared
+
+
+def _what_pooling_reads(x, kernel, stride, dilation, pool_kernel, pool_stride):
+    """The upper left part of images (N, C, H, W) from which convolution makes what pooling reads."""
+    size = []
+    for n, k, s, d, pool_k, pool_s in zip(
+        x.shape[2:], kernel, stride, dilation, pool_kernel, pool_stride, strict=True
+    ):
+        reach = d * (k - 1) + 1
+        windows = ((n - reach) // s + 1 - pool_k) // pool_s + 1
+        read = (max(windows, 1) - 1) * pool_s + pool_k
+        size.append((read - 1) * s + reach)
+    return crop(x, (*x.shape[:2], *size))
