@@ -338,11 +338,23 @@ SAMPLES = [
         "conv2d_relu_max_pool2d", normal(2, 2, 8, 7), normal(3, 2, 3, 3), normal(3), kernel_size=2
     ),
     sample(
-        "conv2d_relu_max_pool2d", normal(1, 2, 6, 6), normal(4, 1, 2, 3), normal(4), stride=(1, 2),
-        padding=1, groups=2, kernel_size=(3, 2), pool_stride=(2, 1),
+        "conv2d_relu_max_pool2d",
+        normal(1, 2, 6, 6),
+        normal(4, 1, 2, 3),
+        normal(4),
+        stride=(1, 2),
+        padding=1,
+        groups=2,
+        kernel_size=(3, 2),
+        pool_stride=(2, 1),
     ),  # fmt: skip
-    sample("conv2d_relu_max_pool2d", normal(1, 2, 5, 6), normal(2, 2, 2, 3), padding="same",
-           kernel_size=2),  # fmt: skip
+    sample(
+        "conv2d_relu_max_pool2d",
+        normal(1, 2, 5, 6),
+        normal(2, 2, 2, 3),
+        padding="same",
+        kernel_size=2,
+    ),  # fmt: skip
     sample("conv1d", normal(2, 3, 6), normal(4, 3, 3), normal(4)),
     sample("conv1d", normal(1, 2, 9), normal(2, 1, 3), stride=2, padding=2, dilation=2, groups=2),
     sample("conv1d", normal(1, 2, 5), normal(2, 2, 4), normal(2), padding="same"),
