@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 
 USAGE = """\
 usage: python -m tinygrad_zen COMMAND [options]
@@ -65,10 +66,12 @@ def train(argv):
     )
     recipe.add_arguments(parser)
     args = parser.parse_args(argv)
+    started = time.time()
     try:
         recipes.run(recipe, args)
     except KeyboardInterrupt as e:
-        return fail(str(e) or "interrupted", code=130)
+        again = recipes.how_to_go_on(name, argv, args, started)
+        return fail((str(e) or "interrupted") + again, code=130)
     except (ValueError, FloatingPointError, ImportError, OSError, BackendUnavailable) as e:
         return fail(str(e))
     return 0

@@ -1,10 +1,12 @@
 """Complete programs, each a small file to read: `python -m tinygrad_zen train NAME` runs them.
 
 A recipe has `add_arguments(parser)` and `main(args)`, which trains, prints the test figures, and writes
-curves, model and record to the folder args.out.
+curves, model, record and checkpoint to the folder args.out. Ctrl-C keeps the last checkpoint, and
+--resume goes on from it, to the same bits as a run that was never stopped.
 """
 
 import importlib
+import shlex
 
 RECIPES = {
     "digits": "convolutional net on 8x8 digits, embedded: 0.99 in seconds",
@@ -21,8 +23,25 @@ def find(name):
 
 
 def run(recipe, args):
-    """Run a recipe on the backend of its --backend."""
+    """Run a recipe on the backend of its --backend, for as many epochs as its options say."""
     from ..backend import default_backend, using
 
+    if args.epochs is None:
+        args.epochs = args.quick_epochs if args.quick else args.full_epochs
     with using(args.backend or default_backend()):
         recipe.main(args)
+
+
+def how_to_go_on(name, argv, args, started):
+    """What to say after Ctrl-C: the command that resumes, if there is a checkpoint of this training.
+
+    argv: the options that the recipe was started with. started: when, in seconds since 1970.
+    """
+    from .common import CHECKPOINT
+
+    checkpoint = args.out / CHECKPOINT
+    if not checkpoint.exists() or (not args.resume and checkpoint.stat().st_mtime < started):
+        return ""
+    options = [option for option in argv if option != "--resume"]
+    command = ["python", "-m", "tinygrad_zen", "train", name, *options, "--resume"]
+    return f"\ngo on with: {shlex.join(command)}"

@@ -7,11 +7,11 @@ import tinygrad_zen as tz
 from tinygrad_zen import data, nn
 from tinygrad_zen.train import Model
 
-from .common import add_options, report, write_confusion, write_record
+from .common import add_options, fit, report, write_confusion, write_record
 
 
 def add_arguments(parser):
-    add_options(parser, "binary", epochs=10, batch_size=32)
+    add_options(parser, "binary", epochs=10, batch_size=32, quick_epochs=7)
 
 
 def network(features=10):
@@ -31,10 +31,11 @@ def main(args):
 
     model = Model(network())
     model.compile(optimizer="adam", loss="binary_cross_entropy", metrics=["accuracy", "auc"])
-    model.fit(
+    fit(
+        args,
+        model,
         x,
         y,
-        epochs=2 if args.quick else args.epochs,
         batch_size=args.batch_size,
         validation_split=0.2,
         seed=args.seed,

@@ -7,11 +7,11 @@ import tinygrad_zen as tz
 from tinygrad_zen import data, nn, optim
 from tinygrad_zen.train import LearningRate, Model
 
-from .common import add_options, report, write_confusion, write_record
+from .common import add_options, fit, report, write_confusion, write_record
 
 
 def add_arguments(parser):
-    add_options(parser, "digits", epochs=10, batch_size=64)
+    add_options(parser, "digits", epochs=10, batch_size=64, quick_epochs=3)
 
 
 def network():
@@ -35,16 +35,18 @@ def network():
 def main(args):
     tz.seed(args.seed)
     (x, y), (x_test, y_test) = data.digits()
-    epochs = 3 if args.quick else args.epochs
     batches = data.DataLoader(x, y, batch_size=args.batch_size, seed=args.seed)
 
     model = Model(network())
     model.compile(optimizer="adam", loss="cross_entropy", metrics=["accuracy"])
     # up to the highest rate in the first third of the steps, then down to nearly 0
-    schedule = optim.OneCycleLR(model.optimizer, max_lr=4e-3, total_steps=epochs * len(batches))
-    model.fit(
+    schedule = optim.OneCycleLR(
+        model.optimizer, max_lr=4e-3, total_steps=args.epochs * len(batches)
+    )
+    fit(
+        args,
+        model,
         batches,
-        epochs=epochs,
         validation_data=(x_test, y_test),
         callbacks=[LearningRate(schedule, every="batch")],
     )

@@ -1,8 +1,6 @@
 """A small dense net with the training loop written out: no Model, no fit.
 
-After each epoch the state of everything goes to checkpoint.safetensors. --resume goes on from there, and
-ends with the same bits as a run that was never interrupted. --fine-tune FILE starts from the weights of
-an earlier run, with a tenth of the learning rate.
+--fine-tune FILE starts from the weights of an earlier run, with a tenth of the learning rate.
 """
 
 from pathlib import Path
@@ -13,15 +11,13 @@ from tinygrad_zen import data, io, nn, optim
 from tinygrad_zen.train.history import History
 from tinygrad_zen.train.progress import as_text
 
-from .common import add_options, report
+from .common import Keeper, Means, add_options, report
 
 
 def add_arguments(parser):
-    add_options(parser, "mlp", epochs=20, batch_size=32)
+    add_options(parser, "mlp", epochs=20, batch_size=32, quick_epochs=4)
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (%(default)s)")
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    start.add_argument("--fine-tune", type=Path, metavar="FILE", help="start from these weights")
+    parser.add_argument("--fine-tune", type=Path, metavar="FILE", help="start from these weights")
 
 
 def network(features=10):
@@ -44,7 +40,6 @@ def main(args):
     (x, y), (x_test, y_test) = data.breast_cancer()
     x, x_test = data.standardize(x, x_test)
     y, y_test = y.reshape(-1, 1).astype(x.dtype), y_test.reshape(-1, 1).astype(x.dtype)
-    epochs = 2 if args.quick else args.epochs
 
     net = network()
     loader = data.DataLoader(x, y, batch_size=args.batch_size, seed=args.seed)
@@ -53,32 +48,26 @@ def main(args):
         net.load_state_dict(io.load_state(args.fine_tune)[0])
         lr = args.lr / 10
     optimizer = optim.Adam(net.parameters(), lr=lr)
-    args.out.mkdir(parents=True, exist_ok=True)
-    checkpoint = args.out / "checkpoint.safetensors"
-    parts = {"net": net, "optimizer": optimizer, "loader": loader, "history": History()}
-    if args.resume:
-        io.load_checkpoint(checkpoint, **parts)
+    history, means = History(), Means()
+    keeper = Keeper(args, net=net, optimizer=optimizer, loader=loader, history=history, means=means)
 
-    while loader.epoch < epochs:
+    while loader.epoch < args.epochs:
         net.train()
-        total = 0.0
         for inputs, target in loader:
             optimizer.zero_grad()
             probability = net(tz.tensor(inputs))
             loss = F.binary_cross_entropy(probability, tz.tensor(target))
             loss.backward()
             optimizer.step()
-            total += loss.item() * len(inputs)
+            means.add(len(inputs), loss=loss.item())
+            keeper.step()
         test = evaluate(net, x_test, y_test)
-        values = {
-            "loss": total / len(x),
-            "val_loss": test["loss"],
-            "val_accuracy": test["accuracy"],
-        }
-        print(f"epoch {loader.epoch}/{epochs}: {as_text(values)}")
-        parts["history"].append(loader.epoch - 1, values)
-        io.save_checkpoint(checkpoint, **parts)
+        values = means.take() | {f"val_{name}": value for name, value in test.items()}
+        print(f"epoch {loader.epoch}/{args.epochs}: {as_text(values)}")
+        history.append(loader.epoch - 1, values)
+        keeper.save()
 
-    parts["history"].plot().savefig(args.out / "curves.png")
-    io.save_state(args.out / "weights.safetensors", net.state_dict())
+    history.save(args.out / "history.csv")
+    history.plot().savefig(args.out / "curves.png")
+    io.save_state(args.out / "model.safetensors", net.state_dict())
     report(args, evaluate(net, x_test, y_test))

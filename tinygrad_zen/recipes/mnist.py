@@ -7,11 +7,11 @@ import tinygrad_zen as tz
 from tinygrad_zen import data, nn
 from tinygrad_zen.train import Model
 
-from .common import add_options, report, write_confusion, write_record
+from .common import add_options, fit, report, write_confusion, write_record
 
 
 def add_arguments(parser):
-    add_options(parser, "mnist", epochs=5, batch_size=64)
+    add_options(parser, "mnist", epochs=5, batch_size=64, quick_epochs=2)
     parser.add_argument(
         "--one-hot", action="store_true", help="train on one-hot rows, not on labels"
     )
@@ -47,10 +47,11 @@ def main(args):
 
     model = Model(network())
     model.compile(optimizer="adam", loss="cross_entropy", metrics=["accuracy"])
-    model.fit(
+    fit(
+        args,
+        model,
         x,
         data.one_hot(y, 10) if args.one_hot else y,
-        epochs=1 if args.quick else args.epochs,
         batch_size=args.batch_size,
         validation_data=(x_test, data.one_hot(y_test, 10) if args.one_hot else y_test),
         seed=args.seed,

@@ -9,11 +9,11 @@ from tinygrad_zen import data, nn, optim
 from tinygrad_zen.data.augment import RandomAffine
 from tinygrad_zen.train import LearningRate, Model
 
-from .common import add_options, report, write_confusion, write_record
+from .common import add_options, fit, report, write_confusion, write_record
 
 
 def add_arguments(parser):
-    add_options(parser, "mnist-best", epochs=10, batch_size=128)
+    add_options(parser, "mnist-best", epochs=10, batch_size=128, quick_epochs=2)
 
 
 def network():
@@ -43,16 +43,18 @@ def main(args):
     (x, y), (x_test, y_test) = data.mnist()
     if args.quick:
         x, y, x_test, y_test = x[:2000], y[:2000], x_test[:1000], y_test[:1000]
-    epochs = 1 if args.quick else args.epochs
     vary = RandomAffine(degrees=10, shift=2, scale=(0.9, 1.1))
     batches = data.DataLoader(x, y, batch_size=args.batch_size, transform=vary, seed=args.seed)
 
     model = Model(network())
     model.compile(optimizer="adamw", loss="cross_entropy", metrics=["accuracy"])
-    schedule = optim.OneCycleLR(model.optimizer, max_lr=0.01, total_steps=epochs * len(batches))
-    model.fit(
+    schedule = optim.OneCycleLR(
+        model.optimizer, max_lr=0.01, total_steps=args.epochs * len(batches)
+    )
+    fit(
+        args,
+        model,
         batches,
-        epochs=epochs,
         validation_data=(x_test, y_test),
         callbacks=[LearningRate(schedule, every="batch")],
     )
