@@ -26,6 +26,7 @@ EXTRAS = {
 }
 EXTRAS["test"] = [
     "pytest>=8",
+    "selenium>=4.20",  # walks through the viewer's page where there is a Chromium
     "setuptools>=77",
     "hypothesis>=6.100",
     *EXTRAS["sklearn"],
@@ -50,7 +51,7 @@ setup(
     packages=find_packages(include=["tinygrad_zen", "tinygrad_zen.*"])
     + [f"tinygrad_zen.{name}" for name in kernels],
     package_dir={"tinygrad_zen": "tinygrad_zen", "tinygrad_zen.kernels": "kernels"},
-    package_data={"tinygrad_zen.data": ["tables/*"]},
+    package_data={"tinygrad_zen.data": ["tables/*"], "tinygrad_zen.view": ["*.html"]},
     install_requires=["numpy>=2.0", "scipy>=1.11", "safetensors>=0.4", "tqdm>=4.60"],
     extras_require=EXTRAS,
     classifiers=[

@@ -31,6 +31,7 @@ def test_the_wheel_carries_kernels_and_tables(dist):
     names = zipfile.ZipFile(next(dist.glob("*.whl"))).namelist()
     assert "tinygrad_zen/kernels/reference/conv.py" in names
     assert any(n.startswith("tinygrad_zen/data/tables/") for n in names)
+    assert "tinygrad_zen/view/viewer.html" in names
     assert not any(n.startswith(("kernels/", "tests/", "benchmarks/")) for n in names)
 
 

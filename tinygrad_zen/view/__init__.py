@@ -1,5 +1,6 @@
-"""Pictures of training: curves, confusion matrices, images, filters. Each function returns a Figure."""
+"""Pictures: of training (curves, confusion matrices, images, filters), and of a graph, walked through."""
 
 from .plots import confusion_matrix, curves, filters, images
+from .viewer import backprop
 
-__all__ = ["confusion_matrix", "curves", "filters", "images"]
+__all__ = ["backprop", "confusion_matrix", "curves", "filters", "images"]
