@@ -340,7 +340,8 @@ def test_errors_in_batches_and_options():
     x, y = blobs()
     model = compiled()
     with raises(
-        ValueError, r"fit: an iterator lasts for one epoch, not 2; pass a DataLoader or a list"
+        ValueError,
+        r"fit: an iterator lasts for one epoch, not 2; pass a DataLoader, a list, or steps_per_epoch",
     ):
         fit(model, iter([(x, y)]), epochs=2)
     with raises(ValueError, r"fit: there are no batches"):

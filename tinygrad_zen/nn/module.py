@@ -1,6 +1,7 @@
 """Module: parameters, buffers and other modules under one roof."""
 
 from collections import namedtuple
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -116,16 +117,18 @@ class Module:
         """{name: NumPy array} of all parameters and buffers, copied; a shared one under each name."""
         return {name: np.array(t.numpy()) for name, t in self._state()}
 
-    def load_state_dict(self, state_dict, strict=True):
+    def load_state_dict(self, state_dict, strict=True, names="*"):
         """Write the arrays of a state dict into parameters and buffers of the same names.
 
         Values: NumPy arrays, Tensors, or what NumPy takes as an array (PyTorch's tensors); floats are
         converted to the width of what they replace. Names, shapes and dtypes are all checked before
         anything is written, and one ValueError lists all that is wrong. strict=False leaves missing
         and unexpected names alone. Returns (missing_keys, unexpected_keys). Of the names of a shared
-        parameter one is enough.
+        parameter one is enough. names: which ones to look at, see `name_filter`; the others stay.
         """
-        own = dict(self._state())
+        wanted = name_filter(names)
+        own = {name: t for name, t in self._state() if wanted(name)}
+        state_dict = {name: value for name, value in state_dict.items() if wanted(name)}
         loaded = {name: np.asarray(v) for name, v in state_dict.items() if name in own}
         unexpected = [name for name in state_dict if name not in own]
         given = {id(own[name]) for name in loaded}
@@ -185,9 +188,16 @@ class Module:
         for p in self.parameters():
             p.grad = None
 
-    def requires_grad_(self, requires_grad=True):
-        """Freeze (False) or free (True) all parameters."""
-        for p in self.parameters():
+    def requires_grad_(self, requires_grad=True, names="*"):
+        """Freeze (False) or free (True) all parameters, or those of some names, see `name_filter`.
+
+        Raises ValueError if no parameter has such a name.
+        """
+        wanted = name_filter(names)
+        chosen = [p for name, p in self.named_parameters() if wanted(name)]
+        if not chosen and names != "*":
+            raise ValueError(f"requires_grad_: no parameter has a name like {names!r}")
+        for p in chosen:
             p.requires_grad_(requires_grad)
         return self
 
@@ -218,6 +228,17 @@ class Module:
     def __getstate__(self):
         # hooks look at one module from outside, and are often functions that do not pickle
         return {k: v for k, v in vars(self).items() if k != "_forward_hooks"}
+
+
+def name_filter(names):
+    """A function name -> bool from a pattern like "encoder.*", several of them, or a function.
+
+    In a pattern * stands for anything and ? for one character; one that fits is enough.
+    """
+    if callable(names):
+        return names
+    patterns = [names] if isinstance(names, str) else list(names)
+    return lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _walk(holder, prefix="", deep=True, private=False, above=frozenset()):

@@ -2,6 +2,7 @@
 
 from .callbacks import Callback, Checkpoint, EarlyStopping, LearningRate, ModelCheckpoint
 from .history import History
+from .loggers import CSVLogger, TensorBoard
 from .metrics import (
     AUC,
     F1,
@@ -16,12 +17,16 @@ from .metrics import (
     TopK,
 )
 from .model import Model, load
+from .penalties import L1, L2
 
 __all__ = [
     "AUC",
     "F1",
+    "L1",
+    "L2",
     "Accuracy",
     "BinaryAccuracy",
+    "CSVLogger",
     "Callback",
     "Checkpoint",
     "ConfusionMatrix",
@@ -35,6 +40,7 @@ __all__ = [
     "ModelCheckpoint",
     "Precision",
     "Recall",
+    "TensorBoard",
     "TopK",
     "load",
 ]

@@ -1,5 +1,7 @@
 """From what users hand to fit, evaluate and predict to batches (inputs, ..., target)."""
 
+import numpy as np
+
 from ..data import DataLoader
 from .metrics import as_array
 
@@ -32,18 +34,37 @@ def as_samples(caller, x, y):
     return (*arrays, y)
 
 
-def are_batches(caller, x, y, epochs=1):
+def as_weights(caller, weights, samples):
+    """Weights of that many samples as an array (N,)."""
+    weights = as_array(weights)
+    if weights.shape != (samples,) or weights.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{caller}: sample_weight must be {samples} numbers; got {weights.dtype} {weights.shape}"
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError(f"{caller}: sample_weight must be finite and not negative")
+    return weights
+
+
+def are_batches(caller, x, y, epochs=1, steps=None):
     """Whether x is an iterable of batches, as a DataLoader is, rather than samples.
 
-    Raises ValueError for samples without y, and for an iterator that is to last several epochs.
+    steps: how many batches of an iterator make an epoch. Raises ValueError for samples without y, for
+    steps of anything else, and for an iterator that is to last several epochs without them.
     """
+    if steps is not None and (y is not None or not hasattr(x, "__next__") or steps < 1):
+        raise ValueError(
+            f"{caller}: steps_per_epoch must be at least 1 and goes with an iterator of batches; got "
+            f"{steps} with {'samples' if y is not None else type(x).__name__}"
+        )
     if y is not None:
         return False
     if hasattr(x, "dtype") or isinstance(x, tuple) or not hasattr(x, "__iter__"):
         raise ValueError(f"{caller}: y is missing; only an iterable of batches (x, y) goes without")
-    if epochs > 1 and hasattr(x, "__next__"):
+    if epochs > 1 and hasattr(x, "__next__") and steps is None:
         raise ValueError(
-            f"{caller}: an iterator lasts for one epoch, not {epochs}; pass a DataLoader or a list"
+            f"{caller}: an iterator lasts for one epoch, not {epochs}; pass a DataLoader, a list, or "
+            "steps_per_epoch"
         )
     return True
 

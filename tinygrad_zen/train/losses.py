@@ -67,13 +67,14 @@ class Loss:
         if not isinstance(given, str):
             self.function = given
 
-    def __call__(self, output, target, class_weight=None):
+    def __call__(self, output, target, class_weight=None, sample_weight=None):
         """The mean loss of a batch: a Tensor with one number.
 
         class_weight: {class: weight}; the loss of each sample counts that often, 1 if not named.
+        sample_weight: an array (N,), the same sample by sample.
         """
         target = self.prepare(output, target)
-        if class_weight is None:
+        if class_weight is None and sample_weight is None:
             loss = self.function(output, target)
             if getattr(loss, "size", 0) != 1:
                 raise ValueError(
@@ -82,7 +83,12 @@ class Loss:
                 )
             return loss
         each = self.function(output, target, reduction="none")
-        return (each * self._weights(each, target.numpy(), class_weight)).mean()
+        if class_weight is not None:
+            each = each * self._weights(each, target.numpy(), class_weight)
+        if sample_weight is not None:
+            weight = each.backend.array(sample_weight, each.dtype)
+            each = each * weight.reshape(len(target), *(1,) * (each.ndim - 1))
+        return each.mean()
 
     def prepare(self, output, target):
         """The target (a NumPy array) as a Tensor beside the output; see the class."""
@@ -97,8 +103,12 @@ class Loss:
             dtype = np.int64
         return Tensor(output.backend.array(target, dtype), output.backend)
 
-    def check_class_weight(self, class_weight):
-        """Raise ValueError unless this loss can weigh classes."""
+    def check_weights(self, class_weight, sample_weight):
+        """Raise ValueError unless this loss can weigh classes, or samples."""
+        if sample_weight is not None and not isinstance(self.given, str):
+            raise ValueError(
+                f"fit: sample_weight needs one of the losses {', '.join(LOSSES)}, by name"
+            )
         if class_weight is None:
             return
         if self.holds not in ("classes", "yes or no") or not isinstance(self.given, str):

@@ -12,15 +12,25 @@ from ..autograd import no_grad
 from ..backend import default_backend
 from ..data import DataLoader
 from ..tensor import Tensor
-from .batches import are_batches, as_arrays, as_samples, checked, in_order, split_off
+from .batches import (
+    are_batches,
+    as_arrays,
+    as_samples,
+    as_weights,
+    checked,
+    in_order,
+    split_off,
+)
 from .callbacks import Callback, Checkpoint
 from .history import History
 from .losses import Loss
 from .metrics import METRICS, Accuracy, BinaryAccuracy, Metric
+from .penalties import Penalty
 from .progress import progress
 from .run import Run, Totals, as_place
 from .settings import optimizers, restore, tell
 from .summary import summary
+from .update import Update
 
 FORMAT = 1  # of what `save` writes beside the weights
 KEY = "tinygrad_zen.model"
@@ -45,11 +55,12 @@ class Model:
         if not isinstance(net, nn.Module):
             raise TypeError(f"Model: a Module is needed; got {type(net).__name__}")
         self.net = net
-        self.optimizer = self.loss = None
+        self.optimizer = self.loss = self.update = None
+        self.penalties = []
         self.metrics = []
         self.history = History()
         self.stop_training = False
-        self._given_metrics = []  # as compile got them, for save()
+        self.given_metrics = []  # as compile got them, for save()
         self._run = None  # the fit that is going on
         self._samples = (
             None  # shape and dtype of each input's samples in the last fit, for summary()
@@ -59,7 +70,18 @@ class Model:
         """Apply the network itself: Tensors in, a Tensor out."""
         return self.net(*inputs)
 
-    def compile(self, optimizer="adam", loss=None, metrics=(), learning_rate=None):
+    def compile(
+        self,
+        optimizer="adam",
+        loss=None,
+        metrics=(),
+        learning_rate=None,
+        *,
+        penalties=(),
+        accumulate=1,
+        clip_norm=None,
+        clip_value=None,
+    ):
         """Choose how to train.
 
         optimizer: a name like "adam", a class of tinygrad_zen.optim, or an optimizer that was made for
@@ -67,6 +89,9 @@ class Model:
         loss: see train.losses.Loss. metrics: names or Metrics. "accuracy" goes by the loss: with one
         for yes/no answers it looks at each answer, otherwise at the most likely class; logits or
         probabilities, where a metric does not say, follow from the loss too.
+        penalties: one or more of train.L1 and train.L2; they move the weights, and the losses that are
+        reported go without them. accumulate: how many batches make one step of the optimizer; clip_norm,
+        clip_value: bounds for its gradients. See train.update.
         Raises ValueError for unknown names and lists the known.
         """
         if loss is None:
@@ -81,7 +106,9 @@ class Model:
                 f"compile: metrics must have different names; got {', '.join(names[1:])}"
             )
         self.optimizer = _as_optimizer(optimizer, self.net, learning_rate)
-        self.loss, self.metrics, self._given_metrics = loss, resolved, list(metrics)
+        self.penalties = [penalties] if isinstance(penalties, Penalty) else list(penalties)
+        self.update = Update(self.optimizer, accumulate, clip_norm, clip_value)
+        self.loss, self.metrics, self.given_metrics = loss, resolved, list(metrics)
 
     def fit(
         self,
@@ -97,6 +124,8 @@ class Model:
         verbose=1,
         seed=None,
         class_weight=None,
+        sample_weight=None,
+        steps_per_epoch=None,
         resume=None,
     ):
         """Train for some epochs; -> History.
@@ -111,6 +140,9 @@ class Model:
         one that should keep a layer in evaluation mode can say so in on_train_begin.
         verbose: 0 nothing; 1 a bar in a terminal or notebook, a plain line an epoch elsewhere; 2 lines.
         class_weight: {class: weight}, how much the loss of a sample counts, for losses over classes.
+        sample_weight: (N,), the same sample by sample, for every loss by name; the mean stays that over
+        samples. Validation goes without weights.
+        steps_per_epoch: how many batches make an epoch, so that x may be a generator without an end.
         resume: a file that the callback Checkpoint wrote in a fit with the same arguments: the training
         goes on from there, up to `epochs` in all, and ends with the same bits as one that was never
         stopped. Batches that are not a DataLoader are run through to the place where it stood.
@@ -127,18 +159,24 @@ class Model:
         self._must_be_compiled("fit")
         if epochs < 1:
             raise ValueError(f"fit: epochs must be at least 1; got {epochs}")
-        self.loss.check_class_weight(class_weight)
+        self.loss.check_weights(class_weight, sample_weight)
         validation = self._validation("fit", validation_data, batch_size)
-        if are_batches("fit", x, y, epochs):
+        if are_batches("fit", x, y, epochs, steps_per_epoch):
             if validation_split:
                 raise ValueError("fit: validation_split needs arrays; pass validation_data")
+            if sample_weight is not None:
+                raise ValueError("fit: sample_weight needs arrays x and y, not batches")
             batches = x
         else:
             arrays = as_samples("fit", x, y)
+            if sample_weight is not None:
+                arrays = (*arrays, as_weights("fit", sample_weight, len(arrays[0])))
             if validation_split:
                 if validation is not None:
                     raise ValueError("fit: give validation_split or validation_data, not both")
                 arrays, held_out = split_off(arrays, validation_split)
+                if sample_weight is not None:
+                    held_out = held_out[:-1]
                 validation = in_order(held_out, batch_size)
             batches = DataLoader(*arrays, batch_size=batch_size, shuffle=shuffle, seed=seed)
 
@@ -148,7 +186,9 @@ class Model:
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
         for callback in callbacks:
             callback.model = self
-        self._run = run = Run(self, batches, validation, callbacks)
+        self.update.reset()
+        self._run = run = Run(self, batches, validation, callbacks, steps_per_epoch)
+        run.weights = class_weight, sample_weight is not None
         with _mode(self.net, training=True):
             try:
                 for callback in callbacks:
@@ -156,7 +196,7 @@ class Model:
                 if resume is not None:
                     load_checkpoint(resume, **run.parts())
                 while run.epoch < epochs and not self.stop_training:
-                    self._fit_epoch(run, screen, class_weight)
+                    self._fit_epoch(run, screen)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_how_to_go_on(run)) from None
             finally:
@@ -166,23 +206,25 @@ class Model:
                 self._run = None
         return self.history
 
-    def _fit_epoch(self, run, screen, class_weight):
+    def _fit_epoch(self, run, screen):
         """One pass over the training samples, or its rest, and one over those for validation."""
         started = time.perf_counter() - run.seconds
-        epoch, batches, callbacks, totals = run.epoch, run.batches, run.callbacks, run.totals
+        epoch, callbacks, totals = run.epoch, run.callbacks, run.totals
+        class_weight, weighted = run.weights
         if not run.batch:
             for callback in callbacks:
                 callback.on_epoch_begin(epoch)
-        screen.start_epoch(
-            epoch, len(batches) if hasattr(batches, "__len__") else None, done=run.batch
-        )
+        screen.start_epoch(epoch, run.batches_in_epoch(), done=run.batch)
         buffers = list(self.net.buffers())
         inputs = None  # of the last batch, if any is left
         rest = checked("fit", run.rest(), first=run.batch)
         for number, (*inputs, target) in enumerate(rest, run.batch):
+            sample_weight = None
+            if weighted:  # they are the last array of a batch
+                sample_weight, (*inputs, target) = target, inputs
             before = [b.data.copy() for b in buffers]
             try:
-                output, loss = self._step(inputs, target, class_weight)
+                output, loss = self._step(inputs, target, (class_weight, sample_weight))
             except FloatingPointError as e:
                 for buffer, data in zip(buffers, before, strict=True):
                     buffer.data[...] = data
@@ -198,6 +240,7 @@ class Model:
                 callback.on_settled(epoch, run.batch)
         if inputs is not None:
             self._samples = [(array.shape[1:], array.dtype) for array in inputs]
+        self.update.step()  # of batches that were too few for one
         logs = totals.logs()
         if run.validation is not None:
             judged = self._judge("fit", run.validation)
@@ -216,20 +259,21 @@ class Model:
         for callback in callbacks:
             callback.on_settled(run.epoch, 0)
 
-    def _step(self, inputs, target, class_weight):
-        """One step of the optimizer on a batch; -> (output, loss as a number)."""
-        self.optimizer.zero_grad()
+    def _step(self, inputs, target, weights):
+        """What a batch gives to the optimizer; -> (output, loss as a number)."""
+        self.update.begin()
         output = self._forward(inputs)
-        loss = self.loss(output, target, class_weight)
+        loss = self.loss(output, target, *weights)
         value = loss.item()
         if math.isfinite(value):
-            loss.backward()
+            total = sum((penalty(self.net) for penalty in self.penalties), loss)
+            self.update.backward(total, len(target))
         if not (math.isfinite(value) and _finite_gradients(self.optimizer)):
-            raise FloatingPointError(self._why_not_finite(value, inputs, target, class_weight))
-        self.optimizer.step()
+            raise FloatingPointError(self._why_not_finite(value, inputs, target, weights))
+        self.update.end(len(target))
         return output, value
 
-    def _why_not_finite(self, value, inputs, target, class_weight):
+    def _why_not_finite(self, value, inputs, target, weights):
         """What to say about a loss, or gradients, that are NaN or infinite."""
         from ..check import debug
 
@@ -240,7 +284,7 @@ class Model:
         self.optimizer.zero_grad()
         try:
             with debug():  # the batch once more, to see which op it was
-                self.loss(self._forward(inputs), target, class_weight).backward()
+                self.loss(self._forward(inputs), target, *weights).backward()
         except (FloatingPointError, RuntimeError) as e:
             what += f"\n{e}"
         self.optimizer.zero_grad()
@@ -330,7 +374,7 @@ class Model:
             about["why"] = str(e)
         if self.loss is not None:
             with contextlib.suppress(TypeError):
-                about["compile"] = tell(self.optimizer, self.loss.given, self._given_metrics)
+                about["compile"] = tell(self)
         save_state(path, self.net.state_dict(), {KEY: json.dumps(about)})
 
     def save_checkpoint(self, path):
@@ -344,18 +388,19 @@ class Model:
             raise RuntimeError("save_checkpoint: no fit is going on; save() keeps the weights")
         save_checkpoint(path, **self._run.parts())
 
-    def load_weights(self, path):
+    def load_weights(self, path, strict=True, names="*"):
         """Fill the network with the weights in a safetensors file: one of `save`, or of PyTorch.
 
-        Raises ValueError where names or shapes do not fit the network.
+        strict, names: as for Module.load_state_dict, to load a part. Returns (missing_keys,
+        unexpected_keys). Raises ValueError where names or shapes do not fit the network.
         """
         from ..io import load_state
 
-        self._fill(path, load_state(path)[0])
+        return self._fill(path, load_state(path)[0], strict=strict, names=names)
 
-    def _fill(self, path, arrays):
+    def _fill(self, path, arrays, **options):
         try:
-            self.net.load_state_dict(arrays)
+            return self.net.load_state_dict(arrays, **options)
         except ValueError as e:
             faults = str(e).replace("\n  ", "; ")
             raise ValueError(f"{path}: the weights do not fit the network: {faults}") from None

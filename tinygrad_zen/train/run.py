@@ -10,19 +10,25 @@ class Run:
 
     epoch, batch: what comes next is batch number `batch` of epoch number `epoch`, both from 0.
     totals: loss and metrics of this epoch's batches so far. seconds: how long the epoch took before
-    the training was stopped and resumed.
+    the training was stopped and resumed. steps: how many batches of an iterator make an epoch.
+    weights: class weights, and whether each batch ends in weights of its samples.
     """
 
-    def __init__(self, model, batches, validation, callbacks):
+    weights = None, False
+
+    def __init__(self, model, batches, validation, callbacks, steps=None):
         self.model = model
         self.batches, self.validation = batches, validation
         self.callbacks = callbacks
+        self.steps = steps
         self.epoch = self.batch = 0
         self.seconds = 0.0
         self.totals = Totals(model.metrics)
 
     def rest(self):
         """The batches of this epoch that are not done yet."""
+        if self.steps is not None:
+            return self._take(self.steps - self.batch)
         if not self.batch:
             return self.batches
         if _has_place(
@@ -30,6 +36,23 @@ class Run:
         ):  # it knows where it stands, and after the last batch begins anew
             return self.batches if self.batch < len(self.batches) else ()
         return itertools.islice(self.batches, self.batch, None)
+
+    def _take(self, count):
+        """That many batches of an iterator, which must have them."""
+        for _ in range(count):
+            batch = next(self.batches, None)
+            if batch is None:
+                raise ValueError(
+                    f"fit: epoch {self.epoch + 1}: the batches ended after {self.batch} of {self.steps}, "
+                    "which steps_per_epoch asks for"
+                )
+            yield batch
+
+    def batches_in_epoch(self):
+        """How many batches make an epoch, or None where nobody knows."""
+        if self.steps is not None:
+            return self.steps
+        return len(self.batches) if hasattr(self.batches, "__len__") else None
 
     def next_epoch(self):
         """Go to the beginning of the next epoch."""
@@ -40,6 +63,8 @@ class Run:
         """name -> what io.save_checkpoint is to save under it."""
         model = self.model
         parts = {"net": model.net, "optimizer": model.optimizer, "fit": self}
+        if model.update.accumulate > 1:
+            parts["update"] = model.update
         if _has_place(self.batches):
             parts["loader"] = self.batches
         if _has_place(self.validation):
@@ -67,6 +92,10 @@ class Run:
         self.model.stop_training = state["stopped"]
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.seconds = state["seconds"]
+        if self.steps is not None:
+            done = self.epoch * self.steps + self.batch
+            for _ in itertools.islice(self.batches, done):
+                pass
 
 
 class Totals:

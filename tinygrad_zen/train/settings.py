@@ -3,6 +3,9 @@
 import inspect
 
 from .metrics import METRICS, Metric
+from .penalties import L1, L2
+
+PENALTIES = {"L1": L1, "L2": L2}
 
 
 def optimizers():
@@ -18,15 +21,20 @@ def optimizers():
     }
 
 
-def tell(optimizer, loss, metrics):
-    """Optimizer, loss and metrics, as given to compile, in dicts, strings and numbers.
+UPDATE = ("accumulate", "clip_norm", "clip_value")
+
+
+def tell(model):
+    """What a model was compiled with, in dicts, strings and numbers.
 
     Raises TypeError for what is the user's own: a function, a class, several parameter groups.
     """
     return {
-        "optimizer": _tell_optimizer(optimizer),
-        "loss": _tell_loss(loss),
-        "metrics": [_tell_metric(metric) for metric in metrics],
+        "optimizer": _tell_optimizer(model.optimizer),
+        "loss": _tell_loss(model.loss.given),
+        "metrics": [_tell_metric(metric) for metric in model.given_metrics],
+        "penalties": [_tell_penalty(penalty) for penalty in model.penalties],
+        "update": {name: getattr(model.update, name) for name in UPDATE},
     }
 
 
@@ -44,6 +52,11 @@ def restore(model, settings):
             m if isinstance(m, str) else kinds[m["metric"]](**m["options"])
             for m in settings["metrics"]
         ],
+        penalties=[
+            PENALTIES[p["penalty"]](p["strength"], p["names"])
+            for p in settings.get("penalties", ())  # files of version 0.1.0 have none
+        ],
+        **settings.get("update", {}),
     )
 
 
@@ -63,6 +76,13 @@ def _tell_loss(loss):
     from ..io import describe
 
     return loss if isinstance(loss, str) else describe(loss)
+
+
+def _tell_penalty(penalty):
+    name = type(penalty).__name__
+    if PENALTIES.get(name) is not type(penalty) or not isinstance(penalty.names, str):
+        raise TypeError(f"{name} is not a penalty of tinygrad_zen.train with a pattern of names")
+    return {"penalty": name, "strength": penalty.strength, "names": penalty.names}
 
 
 def _tell_metric(metric):
