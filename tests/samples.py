@@ -85,6 +85,16 @@ def _hinge_loss(x, t, margin=1.0, reduction="mean"):
     return {"mean": losses.mean, "sum": losses.sum, "none": lambda: losses}[reduction]()
 
 
+def _attention(q, k, v, mask=None, keep=None, causal=False, scale=None):
+    if keep is None and not (causal and mask is not None):
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale)
+    scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5  # what PyTorch refuses, or draws by chance
+    if causal:
+        seen = torch.ones(scores.shape, dtype=torch.bool).tril() & mask
+        return scores.masked_fill(~seen, -torch.inf).softmax(-1).masked_fill(~seen, 0) @ v
+    return (scores.softmax(-1) * keep) @ v
+
+
 def _recurrent(layer):
     """A whole-sequence op by PyTorch's layer: all states, then the last ones; padding packed away."""
 
@@ -190,6 +200,7 @@ TORCH = {
     "batch_norm_eval": _batch_norm_eval,
     "layer_norm": lambda x, w, b, eps=1e-5: F.layer_norm(x, w.shape, w, b, eps),
     "group_norm": lambda x, w, b, groups: F.group_norm(x, groups, w, b),
+    "attention": _attention,
     "rnn": _recurrent(torch and torch.nn.RNN),
     "lstm": _recurrent(torch and torch.nn.LSTM),
     "gru": _recurrent(torch and torch.nn.GRU),

@@ -75,7 +75,7 @@ def rows(*ops_named):
 TWICE = rows(
     *("conv2d", "conv1d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "matmul", "linear"),
     *("einsum", "tanh", "sigmoid", "gelu", "silu", "softplus", "softmax", "log_softmax"),
-    *("rnn", "lstm", "gru"),
+    *("rnn", "lstm", "gru", "attention"),
     *("layer_norm", "batch_norm", "group_norm", "cross_entropy", "mse_loss", "prod", "std", "div"),
     *("binary_cross_entropy_with_logits", "logsumexp", "pow", "getitem"),
 )

@@ -10,6 +10,8 @@ of _tile.py, _scalars.py or _compiled.py, delete `kernels/cpu/__pycache__`.
 
 from ..reference import (
     adagrad_,
+    attention,
+    attention_grad,
     avg_pool2d,
     avg_pool2d_grad,
     binary_cross_entropy,

@@ -6,6 +6,8 @@ library call there, or is not worth a kernel yet.
 
 from ..reference import (
     adagrad_,
+    attention,
+    attention_grad,
     erf,
     gather_grad,
     getitem_grad,

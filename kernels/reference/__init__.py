@@ -27,6 +27,7 @@ from .activation import (
     tanh,
     tanh_grad,
 )
+from .attention import attention, attention_grad
 from .conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from .embedding import embedding_grad
 from .index import gather_grad, getitem_grad

@@ -402,6 +402,15 @@ SAMPLES = [
     sample("group_norm", normal(2, 4, 3), normal(4), normal(4), groups=2),
     sample("group_norm", normal(2, 3, 2, 2), normal(3), normal(3), groups=3),
     sample("group_norm", normal(2, 4), normal(4), normal(4), groups=1),
+    # attention
+    sample("attention", normal(3, 2), normal(4, 2), normal(4, 3)),
+    sample("attention", normal(2, 3, 2), normal(2, 3, 2), normal(2, 3, 3), causal=True),
+    sample("attention", normal(2, 4), normal(3, 4), normal(3, 2), fixed(normal(2, 3)), scale=0.7),
+    sample(
+        "attention", normal(2, 3, 2), normal(2, 2, 2), normal(2, 2, 2), mask(2, 3, 1), causal=True
+    ),
+    sample("attention", normal(3, 2), normal(3, 2), normal(3, 2), given([[True, False, True]])),
+    sample("attention", normal(3, 2), normal(2, 2), normal(2, 2), None, fixed(normal(3, 2))),
     # recurrent layers
     *(
         sample(op, normal(3, 2, 2), *states, *weights, **options)

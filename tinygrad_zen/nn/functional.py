@@ -352,6 +352,52 @@ def _scale_and_shift(input, shape, weight, bias):
     return weight, bias
 
 
+# attention
+
+
+def scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
+):
+    """softmax(scale q k^T + mask) v: (..., L, E), (..., S, E), (..., S, V) -> (..., L, V).
+
+    attn_mask: bools (True: this key counts for this query) or numbers added to the scores, broadcast to
+    (..., L, S). is_causal: query i sees the keys 0..i alone. A query that sees no key gets 0. dropout_p:
+    of the weights. scale: 1 / sqrt(E) if None. Vaswani et al. 2017.
+    """
+    if isinstance(attn_mask, Tensor) and attn_mask.requires_grad:
+        weights = attention_weights(query, key, attn_mask, is_causal, scale)
+        return ops.matmul(dropout(weights, dropout_p), value)
+    keep = None
+    if dropout_p:
+        shape = (*query.shape[:-1], key.shape[-2])
+        keep = ops.dropout_mask(query, shape, dropout_p)
+    return ops.attention(query, key, value, attn_mask, keep, causal=is_causal, scale=scale)
+
+
+def attention_weights(query, key, attn_mask=None, is_causal=False, scale=None):
+    """How much each query looks at each key: (..., L, E), (..., S, E) -> (..., L, S), rows that add up to 1.
+
+    Arguments as for scaled_dot_product_attention; a mask that requires a gradient receives it.
+    """
+    ops.check_attention("attention_weights", query, key, key, attn_mask)
+    scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
+    scores = scores * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    xp = query.backend.xp
+    seen = None
+    if attn_mask is not None and attn_mask.dtype.kind == "f":
+        scores = scores + attn_mask
+    elif attn_mask is not None:
+        seen = attn_mask.data if isinstance(attn_mask, Tensor) else attn_mask
+    if is_causal:
+        before = xp.tril(xp.ones(scores.shape[-2:], bool))
+        seen = before if seen is None else before & xp.asarray(seen)
+    if seen is None:
+        return softmax(scores)
+    # scores so low that they weigh nothing, but are numbers: a row without any key has no gradient then
+    low = float(np.finfo(scores.dtype).min)
+    return ops.where(seen, softmax(ops.where(seen, scores, low)), 0.0)
+
+
 # losses
 
 

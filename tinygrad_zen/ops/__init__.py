@@ -13,6 +13,7 @@ from .activation import (
     softplus,
     tanh,
 )
+from .attention import attention, check_attention
 from .conv import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from .elementwise import (
     abs,
@@ -88,7 +89,7 @@ from .pool import (
     max_pool1d,
     max_pool2d,
 )
-from .random import dropout, dropout_channels
+from .random import dropout, dropout_channels, dropout_mask
 from .recurrent import gru, lstm, rnn
 from .reduce import all, any, argmax, argmin, cumsum, logsumexp, max, mean, min, prod, std, sum, var
 from .shape import (
