@@ -170,7 +170,7 @@ TORCH = {
     "getitem": _getitem,
     "gather": lambda x, index, axis: x.gather(axis, index),
     "scatter_add": lambda x, index, source, axis: x.scatter_add(axis, index, source),
-    "embedding": lambda index, w: F.embedding(index, w),
+    "embedding": lambda index, w, **options: F.embedding(index, w, **options),
     "matmul": lambda x, y: x @ y,
     "linear": lambda x, w, b=None: F.linear(x, w, b),
     "einsum": lambda spec, *xs: torch.einsum(spec, *xs),

@@ -7,7 +7,8 @@ import tinygrad_zen as tz
 from tinygrad_zen import ops
 from tinygrad_zen.check import GradientError, ParityError, gradcheck, parity
 from tinygrad_zen.check import table as table_of_ops
-from tinygrad_zen.check.samples import SAMPLES, normal, sample
+from tinygrad_zen.check.domains import away, normal
+from tinygrad_zen.check.samples import SAMPLES, sample
 
 
 def leaf(*shape, seed=0):
@@ -244,6 +245,46 @@ def test_what_cannot_be_checked_is_refused_in_words():
         gradcheck(lambda x: x * np.inf, leaf(2))
 
 
+def test_domains_are_drawn_from_on_a_backend(backend):
+    seen = []
+
+    def f(x, k):
+        seen.append((x.backend, x.shape, np.abs(x.numpy()).min()))
+        return ops.relu(x) * k
+
+    assert gradcheck(f, away(3, 4), 2, seed=5, backend=backend) < 1e-6
+    where, shape, smallest = seen[0]
+    assert where is backend and shape == (3, 4) and smallest >= 0.2
+
+
+def test_float32_is_held_to_a_budget():
+    assert gradcheck(ops.softmax, normal(3, 4), float32=1e-6) < 1e-6
+    assert gradcheck(lambda x: (x + 1e3).log() * 1e3, normal(5), float32=1e-5) < 1e-6
+    with pytest.raises(
+        GradientError, match="argument 0 is wrong at .* float64 gives .* beyond the budget of 1e-08"
+    ):
+        gradcheck(lambda x: (x + 1e3).log() * 1e3, normal(5), float32=1e-8)
+
+
+def test_a_complex_step_sees_what_differences_cannot():
+    def mostly_constant(slope):
+        return mutant(lambda x: np.sin(x) + 1e12, lambda g, x: g * slope(x))
+
+    right, wrong = mostly_constant(np.cos), mostly_constant(lambda x: 1.001 * np.cos(x))
+    assert gradcheck(wrong, leaf(5)) < 1e-6  # what differences see is rounding
+    assert gradcheck(right, leaf(5), method="complex") < 1e-12
+    with pytest.raises(GradientError, match="a scale factor: it is 1.001 times"):
+        gradcheck(wrong, leaf(5), method="complex")
+    assert (
+        gradcheck(lambda x, y: x @ y.tanh(), normal(2, 3), normal(3, 2), method="complex") < 1e-12
+    )
+    for options in ({"order": 2}, {"eps": 1e-5}):
+        with pytest.raises(ValueError, match="a complex step is of first order and has no eps"):
+            gradcheck(right, leaf(5), method="complex", **options)
+    with pytest.raises(ValueError, match="method must be 'differences' or 'complex'; got 'exact'"):
+        gradcheck(right, leaf(5), method="exact")
+
+
 def test_gradcheck_leaves_no_gradients_behind():
     x = leaf(3)
     gradcheck(ops.exp, x, order=2)
@@ -323,7 +364,7 @@ def test_an_op_without_a_second_derivative_says_why(capsys):
     once = sample("tanh", normal(3), once="its kernel is not differentiated again")
     assert table_of_ops.report({"tanh": [once]}, 0, "numpy") == 0
     line = next(li for li in capsys.readouterr().out.splitlines() if li.startswith("tanh"))
-    assert line.split()[1] == "1" and line.split()[3:] == ["-", "ok"]
+    assert line.split()[1] == "1" and line.split()[3] == "-" and line.split()[-1] == "ok"
 
 
 def test_samples_draw_the_same_numbers_for_a_seed():

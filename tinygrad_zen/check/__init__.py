@@ -1,5 +1,6 @@
 """Proofs for ops: gradients against differences, backends against each other; and a detective."""
 
+from . import domains
 from .debug import debug
 from .gradcheck import GradientError, gradcheck
 from .parity import Difference, ParityError, parity

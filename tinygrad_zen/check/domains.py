@@ -99,6 +99,15 @@ def fixed(drawn):
     return Draw(f"{drawn} fixed", drawn.draw)
 
 
+def channels_last(drawn):
+    """The same images with the channels of a pixel side by side in memory."""
+
+    def draw(rng):
+        return drawn.draw(rng).transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+
+    return Draw(f"{drawn} channels last", draw, drawn.differentiable)
+
+
 def generator(seed):
     """A fresh generator for each call, so that a random op is a function."""
     return Draw(f"generator({seed})", lambda rng: np.random.default_rng(seed))

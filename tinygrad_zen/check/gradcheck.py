@@ -10,13 +10,17 @@ compared entry by entry as well.
 import numpy as np
 
 from ..autograd import enable_grad, grad, no_grad
+from ..backend import backend as find_backend
+from ..backend import default_backend
 from ..tensor import Tensor
+from .domains import Draw
 
 STEPS = (
     1e-3,
     1e-4,
     1e-5,
 )  # a kink close by needs the smaller ones; smooth functions never get there
+COMPLEX_STEP = 1e-20  # nothing is subtracted: it may be as small as one likes
 DIRECTIONS = 2  # random pairs (u, v) for each argument
 JACOBIAN = 600  # the largest Jacobian that is compared entry by entry unless full says otherwise
 LOOKED_AT = 4096  # the largest argument that is looked at element by element to say what is wrong
@@ -29,34 +33,84 @@ class GradientError(AssertionError):
     there; error: how far apart they are; slip: what the mistake looks like.
     """
 
-    def __init__(self, function, argument, index, analytic, numeric, error, slip, order=1):
+    def __init__(
+        self,
+        function,
+        argument,
+        index,
+        analytic,
+        numeric,
+        error,
+        slip,
+        order=1,
+        judge="differences give",
+    ):
         self.function, self.argument, self.index = function, argument, index
         self.analytic, self.numeric, self.error, self.slip = analytic, numeric, error, slip
         which = {1: "gradient", 2: "second derivative"}.get(order, f"derivative of order {order}")
         super().__init__(
             f"{function}: the {which} of argument {argument} is wrong at index {index}: the engine gives "
-            f"{analytic:.10g}, differences give {numeric:.10g} (relative error {error:.2g}); "
+            f"{analytic:.10g}, {judge} {numeric:.10g} (relative error {error:.2g}); "
             f"likely: {slip}"
         )
 
 
-def gradcheck(f, *inputs, order=1, eps=None, tolerance=1e-6, seed=0, full=None):
+def gradcheck(
+    f,
+    *inputs,
+    order=1,
+    eps=None,
+    tolerance=1e-6,
+    seed=0,
+    full=None,
+    method="differences",
+    float32=None,
+    backend=None,
+):
     """Compare the gradients of f with differences; return the largest relative error.
 
     f: from Tensors to a Tensor or several. inputs: its arguments; those float64 Tensors that require a
-    gradient are checked, anything else is held fixed. order=2 checks the gradient of the gradient too.
+    gradient are checked, anything else is held fixed. A domain (`tz.check.domains`: normal(3, 4),
+    away(3, 4) from the kink at 0, ...) is drawn from, onto a backend (a name or a Backend).
+    order=2 checks the gradient of the gradient too. float32: a budget; the gradient in float32 must
+    then be that in float64 within it, relative to the largest element or 1.
     eps: the step of the (fourth-order, central) differences, chosen if None. full: whether to compare
-    whole Jacobians; where they are small if None. seed: of the random directions.
+    whole Jacobians; where they are small if None. seed: of the domains and the random directions.
+    method="complex" takes Im f(x + ih) / h in place of differences: exact to the last digits even
+    where f is large and its slope small, for f that is made of smooth ops and of NumPy kernels.
 
     Raises GradientError where a gradient is wrong: with the argument, the index, both values and the
     likely slip. TypeError for float32 inputs, whose rounding drowns differences; ValueError where
     there is nothing to check, or f is random or not finite here.
     """
-    return max(derivative_errors(f, inputs, order, eps, tolerance, seed, full))
+    inputs = _drawn(inputs, seed, backend)
+    error = max(derivative_errors(f, inputs, order, eps, tolerance, seed, full, method))
+    if float32 is not None:
+        float32_error(f, inputs, float32, seed)
+    return error
 
 
-def derivative_errors(f, inputs, order=1, eps=None, tolerance=1e-6, seed=0, full=None):
+def _drawn(inputs, seed, backend):
+    """The inputs with a Tensor in the place of each domain."""
+    where = default_backend() if backend is None else find_backend(backend)
+    rng = np.random.default_rng(seed)
+    return [
+        _tensor(np.asarray(x.draw(rng)), where, x.differentiable) if isinstance(x, Draw) else x
+        for x in inputs
+    ]
+
+
+def derivative_errors(
+    f, inputs, order=1, eps=None, tolerance=1e-6, seed=0, full=None, method="differences"
+):
     """As gradcheck, but the largest relative error of each order: [first, second, ...]."""
+    if method not in ("differences", "complex"):
+        raise ValueError(f"gradcheck: method must be 'differences' or 'complex'; got {method!r}")
+    if method == "complex" and (order > 1 or eps is not None):
+        raise ValueError(
+            "gradcheck: a complex step is of first order and has no eps; "
+            f"got order={order}, eps={eps}"
+        )
     name = getattr(f, "__name__", type(f).__name__)
     checked = _checked(name, inputs)
     # a stream of its own: callers draw their inputs from default_rng(0), too, and with v = x a layer
@@ -66,9 +120,54 @@ def derivative_errors(f, inputs, order=1, eps=None, tolerance=1e-6, seed=0, full
     for level in range(1, order + 1):
         if level > 1:
             f, inputs, checked = _gradient(f, inputs, checked, rng)
-        point = _Point(name, f, inputs, checked, level)
+        point = _Point(name, f, inputs, checked, level, method == "complex")
         errors.append(point.check(eps, tolerance, rng, full))
     return errors
+
+
+def float32_error(f, inputs, budget, seed=0):
+    """How far the gradients of f in float32 are from those in float64, both at inputs that float32 can
+    hold, relative to the largest element or 1. Raises GradientError beyond the budget."""
+    name = getattr(f, "__name__", type(f).__name__)
+    checked = _checked(name, inputs)
+    single = _in_dtype(inputs, np.float32)
+    double = _in_dtype(single, np.float64)
+    rng = np.random.default_rng((seed, 0x33326266))
+    ends = [[o for o in _floats(f(*xs)) if o.requires_grad] for xs in (single, double)]
+    vs = [rng.standard_normal(o.shape).astype(np.float32) for o in ends[0]]
+    pairs = [
+        grad(outputs, [xs[i] for i in checked], vs, allow_unused=True) if outputs else ()
+        for outputs, xs in zip(ends, (single, double), strict=True)
+    ]
+    worst = 0.0
+    for i, low, high in zip(checked, *pairs, strict=False):  # no pairs: no gradient at all
+        if low is None and high is None:
+            continue
+        low, high = low.numpy().astype(np.float64), high.numpy()
+        gap = np.abs(low - high) / max(np.abs(high).max(initial=0.0), 1.0)
+        error = float(np.max(gap, initial=0.0))
+        if not error <= budget:
+            index = tuple(
+                map(int, np.unravel_index(np.nan_to_num(gap, nan=np.inf).argmax(), gap.shape))
+            )
+            raise GradientError(
+                *(name, i, index, float(low[index]), float(high[index]), error),
+                f"rounding in float32 beyond the budget of {budget:g}: small differences of large "
+                "numbers, or sums of many in one variable",
+                judge="float64 gives",
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def _in_dtype(inputs, dtype):
+    """The inputs with their floating-point Tensors in a dtype, as leaves."""
+    return [
+        Tensor(x.data.astype(dtype), x.backend, x.requires_grad)
+        if isinstance(x, Tensor) and x.dtype.kind == "f"
+        else x
+        for x in inputs
+    ]
 
 
 def _checked(name, inputs):
@@ -124,8 +223,9 @@ def _transposed(pairs, wanted):
 class _Point:
     """A function at a point: its value nearby, its vjp, and the comparison of the two."""
 
-    def __init__(self, name, f, inputs, checked, order):
+    def __init__(self, name, f, inputs, checked, order, complex_step=False):
         self.name, self.f, self.inputs, self.checked, self.order = name, f, inputs, checked, order
+        self.complex_step = complex_step
         self.at = [inputs[i].numpy() for i in checked]
         self.outputs = _floats(f(*inputs))
         self.here = self.value(self.at)
@@ -162,13 +262,15 @@ class _Point:
         return np.zeros(x.shape) if g is None else g.numpy()
 
     def push(self, k, u, step):
-        """J u for a direction u of the k-th checked input: differences of fourth order."""
+        """J u for a direction u of the k-th checked input: differences of fourth order, or Im f / step."""
 
         def moved(by):
             xs = list(self.at)
             xs[k] = xs[k] + by * step * u
             return self.value(xs)
 
+        if self.complex_step:
+            return [np.imag(o) / step for o in moved(1j)]
         return [
             (8 * (b - c) - (a - d)) / (12 * step)
             for a, b, c, d in zip(moved(2), moved(1), moved(-1), moved(-2), strict=True)
@@ -176,7 +278,7 @@ class _Point:
 
     def check(self, eps, tolerance, rng, full):
         """Directions first, then whole Jacobians; returns the largest relative error."""
-        steps = STEPS if eps is None else (eps,)
+        steps = (COMPLEX_STEP,) if self.complex_step else STEPS if eps is None else (eps,)
         worst = 0.0
         for k in range(len(self.checked)):
             if self.at[k].size == 0:
@@ -218,7 +320,7 @@ class _Point:
 
     def _error(self, analytic, numeric, size, vs, step, tolerance):
         """|analytic - numeric| relative to the largest of both, of size and of what is visible at all."""
-        rounding = np.finfo(np.float64).eps / step
+        rounding = np.finfo(np.float64).eps / (1 if self.complex_step else step)
         noise = rounding * max(
             (np.abs(o * v).max(initial=0.0) for o, v in zip(self.here, vs, strict=True)),
             default=0.0,
@@ -385,6 +487,6 @@ def _zeros(x):
 
 
 def _floats(outputs):
-    """The floating-point Tensors among what a function returned."""
+    """The Tensors of real (or complex) numbers among what a function returned."""
     outputs = outputs if isinstance(outputs, tuple | list) else [outputs]
-    return [o for o in outputs if o.dtype.kind == "f"]
+    return [o for o in outputs if o.dtype.kind in "fc"]  # complex: under a complex step

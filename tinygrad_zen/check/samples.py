@@ -15,6 +15,7 @@ from ..tensor import Tensor
 from .domains import (
     Draw,
     away,
+    channels_last,
     distinct,
     distribution,
     exactly,
@@ -196,6 +197,7 @@ SAMPLES = [
     sample("prod", exactly([[1.5, 0.0, 0.0, -2.0], [0.5, 1.0, 3.0, 0.0]]), axis=-1),
     sample("prod", exactly([[1.5, 0.0], [0.5, 2.0]])),
     sample("prod", exactly([[[0.0, 1.5]], [[2.0, 0.5]]]), axis=(0, 2), keepdims=True),
+    sample("prod", exactly([[1.5, 0.0, -2.0], [0.5, 1.0, 0.0]]), axis=0),
     sample("logsumexp", normal(3, 4)),
     sample("logsumexp", normal(3, 4), axis=1),
     sample("logsumexp", normal(2, 1, 3), axis=2),
@@ -274,6 +276,7 @@ SAMPLES = [
     sample("scatter_add", normal(3, 2), integers(3, 4, 2), normal(4, 2), axis=0),
     sample("embedding", integers(5, 2, 3), normal(5, 4)),
     sample("embedding", given([1, 1, 0, 1]), normal(3, 2)),
+    sample("embedding", given([1, 1, 0, 1]), normal(3, 2), padding_idx=2),
     # matrix products
     sample("matmul", normal(3, 4), normal(4, 2)),
     sample("matmul", normal(2, 3, 4), normal(2, 4, 2)),
@@ -334,6 +337,7 @@ SAMPLES = [
     sample("conv2d", normal(2, 3, 5, 5), normal(3, 1, 3, 3), groups=3, padding=1, stride=2),
     sample("conv2d", normal(1, 2, 5, 4), normal(2, 2, 2, 3), normal(2), padding="same"),
     sample("conv2d", normal(2, 3, 4, 4), normal(2, 3, 1, 1), stride=3),
+    sample("conv2d", channels_last(normal(2, 3, 4, 5)), normal(2, 3, 3, 2), padding=1, stride=2),
     sample(
         "conv2d_relu_max_pool2d", normal(2, 2, 8, 7), normal(3, 2, 3, 3), normal(3), kernel_size=2
     ),
@@ -370,6 +374,14 @@ SAMPLES = [
     sample(
         "conv_transpose2d", normal(1, 4, 3, 2), normal(4, 1, 2, 2), normal(2), groups=2, dilation=2
     ),
+    sample(
+        "conv_transpose2d",
+        normal(1, 2, 3, 3),
+        normal(2, 1, 2, 2),
+        stride=2,
+        dilation=3,
+        output_padding=2,
+    ),
     sample("conv_transpose1d", normal(2, 3, 4), normal(3, 2, 3), normal(2)),
     sample("conv_transpose1d", normal(1, 2, 4), normal(2, 1, 3), stride=3, padding=1, groups=2),
     # pooling
@@ -377,11 +389,29 @@ SAMPLES = [
     sample("max_pool2d", distinct(1, 2, 5, 6), kernel_size=(3, 2), stride=(1, 2), padding=1),
     sample("max_pool2d", distinct(1, 1, 6, 7), kernel_size=2, dilation=2, stride=1),
     sample("max_pool2d", distinct(1, 2, 5, 5), kernel_size=2, ceil_mode=True),
+    sample(
+        "max_pool2d",
+        distinct(1, 1, 6, 7),
+        kernel_size=(3, 2),
+        stride=(2, 3),
+        padding=(1, 0),
+        dilation=(1, 2),
+        ceil_mode=True,
+    ),
     sample("max_pool1d", distinct(2, 2, 7), kernel_size=3, stride=2, padding=1),
     sample("avg_pool2d", normal(2, 2, 4, 4), kernel_size=2),
     sample("avg_pool2d", normal(1, 2, 5, 6), kernel_size=(3, 2), stride=(1, 2), padding=1),
     sample("avg_pool2d", normal(1, 2, 5, 5), kernel_size=3, padding=1, count_include_pad=False),
     sample("avg_pool2d", normal(1, 2, 5, 5), kernel_size=2, ceil_mode=True),
+    sample(
+        "avg_pool2d",
+        normal(1, 1, 6, 5),
+        kernel_size=(3, 2),
+        stride=2,
+        padding=1,
+        ceil_mode=True,
+        count_include_pad=False,
+    ),
     sample("avg_pool1d", normal(2, 2, 7), kernel_size=3, stride=2, padding=1),
     sample("adaptive_avg_pool2d", normal(2, 2, 4, 6), output_size=2),
     sample("adaptive_avg_pool2d", normal(1, 2, 5, 7), output_size=(3, None)),
@@ -465,6 +495,9 @@ SAMPLES = [
         pos_weight=3.0,
         reduction="sum",
     ),
+    sample(
+        "binary_cross_entropy_with_logits", normal(3, 4), uniform(0.1, 0.9, 3, 4), pos_weight=0.5
+    ),
     sample("cross_entropy", normal(3, 4), integers(4, 3)),
     sample("cross_entropy", normal(3, 4), integers(4, 3), reduction="sum"),
     sample("cross_entropy", normal(3, 4), integers(4, 3), reduction="none"),
@@ -502,6 +535,7 @@ SAMPLES = [
     sample("hinge_loss", away(3, 4), signs(3, 4)),
     sample("hinge_loss", away(3, 4), signs(3, 4), margin=0.1, reduction="sum"),
     sample("hinge_loss", away(3, 4), signs(3, 4), reduction="none"),
+    sample("hinge_loss", exactly([-2.0, -0.5, 0.2, 1.8]), exactly([-1.5, -0.5, 0.8, 1.2])),
     sample("multi_margin_loss", normal(3, 4), integers(4, 3)),
     sample("multi_margin_loss", distinct(3, 4), integers(4, 3), margin=0.4, reduction="sum"),
     sample("multi_margin_loss", normal(3, 4), integers(4, 3), reduction="none"),

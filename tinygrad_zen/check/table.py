@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from ..backend import BackendUnavailable, backend
-from .gradcheck import GradientError, derivative_errors
+from .gradcheck import GradientError, derivative_errors, float32_error
 from .samples import SAMPLES
 
 
@@ -23,6 +23,11 @@ def main(argv=None):
     parser.add_argument(
         "--backend", default="numpy", help="numpy (default), numba, cupy, cuda, ..."
     )
+    parser.add_argument(
+        "--mutants",
+        action="store_true",
+        help="make every gradient wrong in many ways instead, and count how many are found",
+    )
     args = parser.parse_args(argv)
     try:
         backend(args.backend)
@@ -34,6 +39,10 @@ def main(argv=None):
         parser.error(f"unknown op {', '.join(sorted(unknown))}: choose from {', '.join(table)}")
     if args.op:
         table = {op: table[op] for op in table if op in args.op}
+    if args.mutants:
+        from .mutants import report as report_mutants
+
+        return report_mutants(list(table), args.seed, args.backend)
     return report(table, args.seed, args.backend)
 
 
@@ -48,9 +57,12 @@ def by_op(samples):
 def report(table, seed, where):
     """Check {op: samples} and print the largest relative errors; -> 1 if any op failed, else 0."""
     start = time.perf_counter()
-    print("largest relative error of derivatives, against differences in float64")
-    print(f"{'op':34}{'samples':>8}{'first':>10}{'second':>10}")
-    worst, failures = [0.0, 0.0], []
+    print(
+        "largest relative error of derivatives: first and second order against differences in float64,"
+    )
+    print("and the gradient in float32 against that in float64")
+    print(f"{'op':34}{'samples':>8}{'first':>10}{'second':>10}{'float32':>10}")
+    worst, failures = [0.0, 0.0, 0.0], []
     for op, samples in table.items():
         errors, wrong = check_op(samples, seed, where)
         failures += wrong
@@ -64,25 +76,32 @@ def report(table, seed, where):
     print(
         f"{len(table)} ops, {count} samples on {where}: "
         f"{'all ok' if not failures else f'{len(failures)} FAILED'}; "
-        f"worst {worst[0]:.1e} first, {worst[1]:.1e} second order; {seconds:.1f} s"
+        f"worst {worst[0]:.1e} first, {worst[1]:.1e} second order, "
+        f"{worst[2]:.1e} float32; {seconds:.1f} s"
     )
     return 1 if failures else 0
 
 
 def check_op(samples, seed, where):
-    """The largest (first, second order) errors over the samples of an op, and what failed in words.
+    """The largest [first, second order, float32] errors over the samples of an op, and what failed in
+    words.
 
     An error is NaN where nothing was measured: no sample has that derivative.
     """
-    worst, failures = [np.nan, np.nan], []
+    worst, failures = [np.nan, np.nan, np.nan], []
     for sample in samples:
         order = 1 if sample.once else 2
         try:
             inputs = sample.tensors(seed, backend=where)
             errors = derivative_errors(sample, inputs, order, seed=seed)
+            errors = [
+                *errors,
+                *[np.nan] * (2 - order),
+                float32_error(sample, inputs, sample.float32),
+            ]
         except Exception as e:  # whatever an op does wrong is a line of the report, not its end
             told = isinstance(e, GradientError)
             failures.append(str(e) if told else f"{sample}: {type(e).__name__}: {e}")
-            errors = [np.inf] * order
-        worst[:order] = np.fmax(worst[:order], errors)
+            errors = [np.inf] * 3
+        worst = np.fmax(worst, errors).tolist()
     return worst, failures
