@@ -33,6 +33,7 @@ LATE = {
     "data": {"io"},
     "view": {"train"},
     "train": {"view", "check"},
+    "check": {"train"},
 }
 EVERYTHING = {"__init__", "__main__", "recipes"}  # public names, command line, whole programs
 THIRD_PARTY = {"numpy"}  # what may be imported while the package is loaded

@@ -3,5 +3,6 @@
 from . import domains
 from .debug import debug
 from .gradcheck import GradientError, gradcheck
+from .lockstep import Lockstep, lockstep
 from .parity import Difference, ParityError, parity
 from .races import races

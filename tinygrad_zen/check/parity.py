@@ -100,13 +100,7 @@ def _compare(what, array, expected, tolerance):
     if expected.size == 0:
         return 0.0
     exact = expected.dtype.kind != "f"
-    wide = (a.astype(np.float64) for a in (array, expected))
-    a, b = wide
-    equal = (a == b) | (np.isnan(a) & np.isnan(b))  # infinities and NaN agree with their like only
-    scale = np.abs(b[np.isfinite(b)]).max(initial=0.0) or 1.0
-    with np.errstate(invalid="ignore"):
-        gap = np.where(equal, 0.0, np.abs(a - b) / scale)
-    gap[np.isnan(gap)] = np.inf
+    gap = relative_gap(array, expected)
     limit = 0.0 if exact else TOLERANCES[expected.dtype.name] if tolerance is None else tolerance
     worst = float(gap.max())
     if worst > limit:
@@ -116,3 +110,17 @@ def _compare(what, array, expected, tolerance):
             f"(relative difference {worst:.2g}, tolerated {limit:.2g})"
         )
     return worst
+
+
+def relative_gap(array, expected):
+    """|array - expected| over the largest finite |expected|, elementwise; shapes must agree.
+
+    Infinities and NaN agree with their like only: the gap is infinite otherwise.
+    """
+    a, b = (x.astype(np.float64) for x in (array, expected))
+    equal = (a == b) | (np.isnan(a) & np.isnan(b))
+    scale = np.abs(b[np.isfinite(b)]).max(initial=0.0) or 1.0
+    with np.errstate(invalid="ignore"):
+        gap = np.where(equal, 0.0, np.abs(a - b) / scale)
+    gap[np.isnan(gap)] = np.inf
+    return gap
