@@ -173,6 +173,7 @@ TORCH = {
     "embedding": lambda index, w, **options: F.embedding(index, w, **options),
     "matmul": lambda x, y: x @ y,
     "linear": lambda x, w, b=None: F.linear(x, w, b),
+    "linear_activation": lambda *xs, activation: getattr(torch, activation)(F.linear(*xs)),
     "einsum": lambda spec, *xs: torch.einsum(spec, *xs),
     "relu": lambda x: x.relu(),
     "leaky_relu": lambda x, slope=0.01: F.leaky_relu(x, slope),

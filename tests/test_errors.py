@@ -313,6 +313,11 @@ ERRORS = [
         "linear: w (O, I) and b (O,) must share O; got (5, 3) and (3,)",
     ),
     (
+        lambda: ops.linear_activation(x(2, 3), x(5, 3), activation="step"),
+        ValueError,
+        "linear_activation: activation must be relu, sigmoid or tanh; got 'step'",
+    ),
+    (
         lambda: ops.einsum("ij,jk", x(2, 3)),
         ValueError,
         "einsum: 'ij,jk' names 2 operands; got 1",

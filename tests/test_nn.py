@@ -1056,3 +1056,14 @@ def test_a_sequential_fuses_layers_in_a_row_and_gives_the_same():
 def test_a_sequential_does_not_fuse_what_it_does_not_know(layers):
     y = nn.Sequential(*layers)(tz.tensor(np.ones((1, 1, 8, 8))))
     assert y.node.name != "conv2d_relu_max_pool2d"
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Sigmoid(), nn.Tanh()], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_sequential_fuses_linear_with_its_activation(activation, bias):
+    x = tz.tensor(np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32))
+    net = nn.Sequential(nn.Linear(3, 4, bias=bias), activation)
+    y = net(x)
+    assert y.node.name == "linear_activation"
+    np.testing.assert_allclose(y.numpy(), activation(net[0](x)).numpy(), rtol=1e-6)
+    assert nn.Sequential(net[0], nn.SiLU())(x).node.name == "silu"

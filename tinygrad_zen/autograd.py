@@ -180,6 +180,18 @@ def op(fn):
     return call
 
 
+def once(f):
+    """f of an array, computed once as long as it is the same array: what several gradients share."""
+    last = [None, None]
+
+    def shared(g):
+        if last[0] is not g:
+            last[:] = g, f(g)
+        return last[1]
+
+    return shared
+
+
 CONSTANTS = {type(None), int, float, bool, np.ndarray}  # an op takes these as they are
 
 
@@ -394,7 +406,9 @@ def _seed(output, gradient, create_graph):
                 f"backward: a gradient to start with is needed for shape {output.shape}; only a single "
                 "number starts with 1. Reduce it (.sum(), .mean()) or pass gradient="
             )
-        gradient = output.backend.xp.ones_like(output.data)
+        gradient = output.backend.xp.ones(output.shape, output.dtype)
+        if not create_graph:
+            return gradient
     if not isinstance(gradient, Tensor):
         gradient = Tensor(output.backend.array(gradient, output.dtype), output.backend)
     if gradient.shape != output.shape:

@@ -55,7 +55,7 @@ from .conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from .embedding import embedding_grad
 from .index import gather_grad, getitem_grad
 from .linear import MATMULS as _MATMULS
-from .linear import linear, matmul
+from .linear import linear, linear_activation, matmul
 from .loss import (
     bce_with_logits,
     bce_with_logits_grad,

@@ -109,6 +109,11 @@ def _memory_order(x):
 
 def elementwise(kernel, x, *others, args=()):
     """kernel(x, *others, y, *args) on flat arrays: a new y in the shape and memory order of x."""
+    if x.flags.carray and all(o.flags.carray and o.dtype == x.dtype for o in others):
+        if all(o.shape == x.shape for o in others):  # the common case, without much ado
+            y = empty(x.shape, x.dtype)
+            kernel(x.reshape(-1), *[o.reshape(-1) for o in others], y.reshape(-1), *args)
+            return y
     if in_memory_order(x) is None or not x.flags.writeable:
         x = x.copy(order="K")
     y = empty_like(x)

@@ -12,12 +12,16 @@ from pathlib import Path
 import numpy as np
 
 SMALL = 1 << 27  # multiply-adds: 1 to 2 ms on one thread
+TINY = 1 << 18  # up to here OpenBLAS itself takes one thread
 
 
 def matmul(x, y):
     """(..., M, K) @ (..., K, N) -> (..., M, N)."""
+    size = x.size * y.shape[-1]
+    if size <= TINY or size >= SMALL:
+        return np.matmul(x, y)
     controls = _thread_controls()
-    if controls is None or x.size * y.shape[-1] >= SMALL:
+    if controls is None:
         return np.matmul(x, y)
     get, put = controls
     threads = get()

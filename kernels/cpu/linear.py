@@ -7,7 +7,8 @@ each number travels: from memory, from a cache, or not at all because it waits i
 import numpy as np
 from numba import njit, prange
 
-from . import _blas
+from .. import reference
+from . import _blas, _scalars
 from ._arrays import dense
 from ._compiled import COMPILED, INNER, many, threaded
 from ._tile import ROWS, columns, tile_add
@@ -181,6 +182,44 @@ def linear(x, w, b):
     if b is not None:
         y += b
     return y
+
+
+def linear_activation(x, w, b, activation):
+    """relu, sigmoid or tanh of linear(x, w, b); bias and activation in one pass, in place.
+
+    (..., I), (O, I), (O,) or None -> (..., O)
+    """
+    y = _blas.matmul(x, w.T)
+    if b is None or y.dtype != np.float32 or y.size == 0:
+        return getattr(reference, activation)(y if b is None else y + b)
+    rows = y.reshape(-1, y.shape[-1])
+    _add_and_activate(many(y, 8 * y.size), rows, dense(b), ACTIVATIONS.index(activation))
+    return y
+
+
+ACTIVATIONS = ("relu", "sigmoid", "tanh")
+
+
+@threaded
+def _add_and_activate(y, b, activation):
+    """Adds the row b to each row of y, and applies an activation."""
+    for r in prange(len(y)):
+        _row_add_and_activate(y[r], b, activation)
+
+
+@njit(**INNER)
+def _row_add_and_activate(y, b, activation):
+    zero = y.dtype.type(0)
+    if activation == 0:
+        for i in range(b.size):
+            z = y[i] + b[i]
+            y[i] = zero if z <= zero else z
+    elif activation == 1:
+        for i in range(b.size):
+            y[i] = _scalars.sigmoid(y[i] + b[i])
+    else:
+        for i in range(b.size):
+            y[i] = _scalars.tanh(y[i] + b[i])
 
 
 def _each(kernel, x, y):

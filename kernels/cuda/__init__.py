@@ -11,6 +11,7 @@ from ..reference import (
     erf,
     gather_grad,
     getitem_grad,
+    linear_activation,
     gru,
     gru_grad,
     lstm,

@@ -31,7 +31,7 @@ from .attention import attention, attention_grad
 from .conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from .embedding import embedding_grad
 from .index import gather_grad, getitem_grad
-from .linear import linear, matmul
+from .linear import linear, linear_activation, matmul
 from .loss import (
     bce_with_logits,
     bce_with_logits_grad,

@@ -1,5 +1,6 @@
 """Matrix products."""
 
+from . import activation as activations
 from ._arrays import namespace
 
 
@@ -12,3 +13,8 @@ def linear(x, w, b):
     """x @ w.T + b: (..., I), (O, I), (O,) or None -> (..., O)."""
     y = namespace(x).matmul(x, w.T)
     return y if b is None else y + b
+
+
+def linear_activation(x, w, b, activation):
+    """relu, sigmoid or tanh of linear(x, w, b): (..., I), (O, I), (O,) or None -> (..., O)."""
+    return getattr(activations, activation)(linear(x, w, b))

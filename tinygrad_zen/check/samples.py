@@ -288,6 +288,11 @@ SAMPLES = [
     sample("matmul", normal(3, 4), normal(4)),
     sample("matmul", normal(4), normal(2, 4, 3)),
     sample("matmul", normal(2, 3, 4), normal(4)),
+    *(
+        sample("linear_activation", away(3, 4), away(2, 4), away(2), activation=activation)
+        for activation in ("relu", "sigmoid", "tanh")
+    ),
+    sample("linear_activation", normal(2, 3, 4), normal(5, 4), activation="tanh"),
     sample("linear", normal(3, 4), normal(2, 4), normal(2)),
     sample("linear", normal(3, 4), normal(2, 4)),
     sample("linear", normal(2, 3, 4), normal(2, 4), normal(2)),

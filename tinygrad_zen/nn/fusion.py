@@ -6,8 +6,9 @@ themselves are fused, without hooks: what a subclass or a hook does must be seen
 """
 
 from .. import ops
-from .activation import ReLU
+from .activation import ReLU, Sigmoid, Tanh
 from .conv import Conv2d
+from .linear import Linear
 from .pool import MaxPool2d
 
 
@@ -16,7 +17,7 @@ def apply(layers, x):
     i = 0
     while i < len(layers):
         rule = RULES.get(type(layers[i]))
-        fused = rule(layers[i:], x) if rule is not None else None
+        fused = None if rule is None else rule(layers[i : i + 3], x)
         x, taken = fused or (layers[i](x), 1)
         i += taken
     return x
@@ -38,6 +39,15 @@ def _convolution(layers, x):
     return y, 3
 
 
+def _dense(layers, x):
+    """Linear, then ReLU, Sigmoid or Tanh."""
+    activation = ACTIVATIONS.get(type(layers[1])) if len(layers) > 1 else None
+    if activation is None or layers[0]._forward_hooks or layers[1]._forward_hooks:
+        return None
+    dense = layers[0]
+    return ops.linear_activation(x, dense.weight, dense.bias, activation=activation), 2
+
+
 def _are(layers, *kinds):
     """Whether layers begin with these kinds, none of them watched by a hook."""
     return [type(layer) for layer in layers[: len(kinds)]] == list(kinds) and not any(
@@ -45,4 +55,5 @@ def _are(layers, *kinds):
     )
 
 
-RULES = {Conv2d: _convolution}
+ACTIVATIONS = {ReLU: "relu", Sigmoid: "sigmoid", Tanh: "tanh"}
+RULES = {Conv2d: _convolution, Linear: _dense}

@@ -65,7 +65,7 @@ from .elementwise import (
 from .embedding import embedding
 from .fused import conv2d_relu_max_pool2d
 from .index import gather, getitem, plain_key, scatter_add
-from .linear import einsum, linear, matmul
+from .linear import einsum, linear, linear_activation, matmul
 from .loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,

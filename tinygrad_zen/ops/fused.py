@@ -3,7 +3,7 @@
 Nobody needs to call them: nn.Sequential does, where their layers stand in a row (nn/fusion.py).
 """
 
-from ..autograd import op
+from ..autograd import once, op
 from ._windows import per_axis
 from .conv import check_conv, crop, grad_b
 from .pool import check_pool
@@ -44,18 +44,6 @@ def conv2d_relu_max_pool2d(
         lambda g: k.conv2d_grad_w(grad_z(g), x, w.shape, *convolution),
         lambda g: grad_b(grad_z(g)),
     )
-
-
-def once(f):
-    """f of an array, computed once as long as it is the same array: what several gradients share."""
-    last = [None, None]
-
-    def shared(g):
-        if last[0] is not g:
-            last[:] = g, f(g)
-        return last[1]
-
-    return shared
 
 
 def _what_pooling_reads(x, kernel, stride, dilation, pool_kernel, pool_stride):
