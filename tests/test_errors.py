@@ -10,7 +10,8 @@ import tinygrad_zen as tz
 from tinygrad_zen import ops
 
 OPS = Path(ops.__file__).parent
-ELSEWHERE = {"conv.py", "pool.py", "_windows.py"}  # tests/test_conv.py, tests/test_pool.py
+# tests/test_conv.py, test_pool.py, test_recurrent.py, test_attention.py
+ELSEWHERE = {"conv.py", "pool.py", "_windows.py", "recurrent.py", "attention.py"}
 
 
 def x(*shape, dtype="float32"):
