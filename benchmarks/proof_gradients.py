@@ -1,9 +1,11 @@
 """Sections of proof.md: gradients against differences, and ops against PyTorch's database."""
 
+import time
 import warnings
+from collections import Counter
 
 import tinygrad_zen as tz
-from tinygrad_zen.check import op_db
+from tinygrad_zen.check import mutants, op_db
 from tinygrad_zen.check.samples import SAMPLES
 from tinygrad_zen.check.table import by_op, check_op
 
@@ -55,4 +57,38 @@ def operators(quick):
     return "PyTorch's database of operators", lines
 
 
-SECTIONS = {"gradients": gradients, "operators": operators}
+def mutation(quick):
+    """Every gradient made wrong in every way, one at a time: how many does gradcheck find?"""
+    start = time.perf_counter()
+    every = mutants.mutants()
+    table, survivors = mutants.campaign(every[::25] if quick else every)
+    seconds = time.perf_counter() - start
+    assert not survivors, "\n".join(f"survived: {m}" for m in survivors)
+    total = sum(table.values(), Counter())
+    named = Counter(mutants.reason(m) for m in every if m.source and mutants.reason(m))
+    killed = total["killed"] + total["refused"]
+    lines = [
+        f"**{killed:,} wrong gradients, {100 * mutants.rate(total):.4g} % killed**, in {seconds:.0f} s: "
+        f"{total['killed']:,} by gradcheck's differences, {total['refused']:,} more because they ran into "
+        "an error of shapes or names.",
+        "What a vjp returns is scaled, negated, zeroed, moved, transposed, ...; what it saved is stale; each",
+        "small edit of its source and of the gradient kernels of the `numpy` backend is made",
+        "(`python -m tinygrad_zen gradcheck --mutants`).",
+        "",
+        f"{total['equivalent']} edits are equivalent, named with their reasons in "
+        "`tinygrad_zen/check/equivalent.py`; "
+        f"{total['idle']} more changed no number in any sample and count for nothing.",
+        "",
+        "| op | killed | by an error | survived | equivalent | without effect | rate |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    outcomes = "killed refused survived equivalent idle".split()
+    for op, counts in table.items():
+        cells = " | ".join(str(counts[outcome]) for outcome in outcomes)
+        lines.append(f"| {op} | {cells} | {100 * mutants.rate(counts):.4g} % |")
+    lines += ["", "Why edits are equivalent:", ""]
+    lines += [f"- {why} ({n})" for why, n in named.most_common()]
+    return "Mutants", lines
+
+
+SECTIONS = {"gradients": gradients, "mutants": mutation, "operators": operators}
