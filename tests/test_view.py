@@ -9,9 +9,10 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from tinygrad_zen import view
+import tinygrad_zen as tz
+from tinygrad_zen import nn, view
 from tinygrad_zen.train.history import History
-from tinygrad_zen.view import plots
+from tinygrad_zen.view import figure as figures
 
 
 def raises(message):
@@ -102,6 +103,79 @@ def test_filters():
         view.filters(np.zeros((3, 4)))
 
 
+def test_feature_maps():
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 2)
+    )
+    image = np.random.default_rng(0).random((1, 6, 6)).astype(np.float32)
+    for layer in (net[1], "1"):
+        figure = view.feature_maps(net, image, layer)
+        shown = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+        expected = net[:2](tz.tensor(image[None])).numpy()[0]
+        np.testing.assert_allclose(shown, expected, rtol=1e-5)
+    assert is_png(figure._repr_png_()) and not net[1]._forward_hooks
+    assert sum(bool(ax.images) for ax in view.feature_maps(net, image, "0", limit=2).axes) == 2
+    with raises(r"feature_maps: an image \(C, H, W\) is needed; got \(6, 6\)"):
+        view.feature_maps(net, image[0], "0")
+    with raises("feature_maps: no layer 'conv': choose from 0, 1, 2, 3, 4"):
+        view.feature_maps(net, image, "conv")
+    with raises("feature_maps: the net did not use this ReLU"):
+        view.feature_maps(net, image, nn.ReLU())
+    with raises(r"feature_maps: the layer's output must be \(1, K, H, W\); got \(1, 2\)"):
+        view.feature_maps(net, image, "4")
+
+
+def test_saliency_is_the_gradient_of_the_score(backend):
+    """Of a linear net it is the weight itself; and dropout is off meanwhile."""
+    net = nn.Sequential(nn.Dropout(0.9), nn.Flatten(), nn.Linear(3 * 2 * 2, 4))
+    weight = net[2].weight.numpy().reshape(4, 3, 2, 2)
+    x = np.random.default_rng(0).random((3, 3, 2, 2)).astype(np.float32)
+    figure = view.saliency(net, x, [1, 3, 0], classes=["a", "b", "c", "d"])
+    tops, bottoms = figure.axes[:3], figure.axes[3:]
+    assert [ax.get_title() for ax in tops] == ["b", "d", "a"] and net.training
+    for ax, label in zip(bottoms, (1, 3, 0), strict=True):
+        np.testing.assert_allclose(ax.images[0].get_array(), abs(weight[label]).max(0), rtol=1e-5)
+    best = net.eval()(tz.tensor(x)).numpy().argmax(1)
+    titles = [ax.get_title() for ax in view.saliency(net, x, limit=2).axes[:2]]
+    assert titles == [str(label) for label in best[:2]]
+    assert is_png(figure._repr_png_())
+    with raises(r"saliency: images \(N, 1, H, W\) or \(N, 3, H, W\) are needed; got \(3, 2, 2\)"):
+        view.saliency(net, x[0])
+    with raises(r"saliency: labels must hold 3 labels; got \(1,\)"):
+        view.saliency(net, x, [1])
+    with raises(r"saliency: the net must give scores \(N, K\); got \(3, 3, 2, 2\)"):
+        view.saliency(nn.Sequential(nn.Conv2d(3, 3, 1)), x)
+
+
+def test_tiles():
+    x = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1).repeat(2, 2).repeat(2, 3)
+    ax = view.tiles(x, columns=2).axes[0]
+    sheet = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 0, 0], [2, 2, 0, 0]]
+    np.testing.assert_array_equal(ax.images[0].get_array(), sheet)
+    colour = view.tiles(np.random.default_rng(0).random((5, 3, 4, 4)))
+    assert colour.axes[0].images[0].get_array().shape == (8, 12, 3) and is_png(colour._repr_png_())
+    with raises(r"tiles: images \(N, 1, H, W\) or \(N, 3, H, W\) are needed; got \(3, 2, 2\)"):
+        view.tiles(x[:, 0])
+    with raises("tiles: columns must be at least 1; got 0"):
+        view.tiles(x, columns=0)
+
+
+def test_attention():
+    x = tz.tensor(np.random.default_rng(0).normal(size=(1, 3, 4)), dtype="float32")
+    _, weights = nn.MultiheadAttention(4, 2, batch_first=True)(x, x, x, average_attn_weights=False)
+    figure = view.attention(weights[0], ["a", "bad", "film"])
+    panels = [ax for ax in figure.axes if ax.images]
+    for ax, expected in zip(panels, weights.numpy()[0], strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), expected)
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "bad", "film"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["a", "bad", "film"]
+    assert is_png(figure._repr_png_()) and is_png(view.attention(np.eye(2, 3))._repr_png_())
+    with raises(r"attention: weights \(L, S\) or \(heads, L, S\) are needed; got \(4,\)"):
+        view.attention(np.ones(4))
+    with raises("attention: 3 keys need 3 words; got 2"):
+        view.attention(np.ones((2, 3)), ["a", "b"], ["c", "d"])
+
+
 def test_without_matplotlib(monkeypatch):
     real = builtins.__import__
 
@@ -110,13 +184,13 @@ def test_without_matplotlib(monkeypatch):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
-    plots._figure_class.cache_clear()
+    figures.figure_class.cache_clear()
     monkeypatch.setattr(builtins, "__import__", no_matplotlib)
     with pytest.raises(
         ImportError, match=r"matplotlib is not installed; `pip install \"tinygrad-zen\[plots\]\"`"
     ):
         view.confusion_matrix([[1]])
-    plots._figure_class.cache_clear()
+    figures.figure_class.cache_clear()
 
 
 def test_pyplot_is_never_imported():

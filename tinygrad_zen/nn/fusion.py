@@ -25,10 +25,9 @@ def apply(layers, x):
 
 def _convolution(layers, x):
     """Conv2d, ReLU, MaxPool2d."""
-    conv, *rest = layers
-    if not _are(rest, ReLU, MaxPool2d) or conv.padding_mode != "zeros":
+    if not _are(layers, Conv2d, ReLU, MaxPool2d) or layers[0].padding_mode != "zeros":
         return None
-    pool = rest[1]
+    conv, _, pool = layers
     if pool.padding or pool.dilation != 1 or pool.ceil_mode:
         return None
     y = ops.conv2d_relu_max_pool2d(

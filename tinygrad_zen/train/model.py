@@ -189,7 +189,7 @@ class Model:
         self.update.reset()
         self._run = run = Run(self, batches, validation, callbacks, steps_per_epoch)
         run.weights = class_weight, sample_weight is not None
-        with _mode(self.net, training=True):
+        with mode(self.net, training=True):
             try:
                 for callback in callbacks:
                     callback.on_train_begin()
@@ -464,21 +464,21 @@ def load(path, net=None):
 
 
 @contextlib.contextmanager
-def _mode(net, training):
+def mode(net, training):
     """Training or evaluation mode inside the block, then each module's own as it was."""
     before = [(module, module.training) for module in net.modules()]
     net.train(training)
     try:
         yield
     finally:
-        for module, mode in before:
-            module.training = mode
+        for module, own in before:
+            module.training = own
 
 
 @contextlib.contextmanager
 def _evaluating(net):
     """Evaluation mode and no gradients inside the block."""
-    with _mode(net, training=False), no_grad():
+    with mode(net, training=False), no_grad():
         yield
 
 

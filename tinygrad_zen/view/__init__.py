@@ -1,6 +1,17 @@
-"""Pictures: of training (curves, confusion matrices, images, filters), and of a graph, walked through."""
+"""Pictures: of training, of images and what a network sees in them, and of a graph, walked through."""
 
-from .plots import confusion_matrix, curves, filters, images
+from .images import feature_maps, filters, images, saliency, tiles
+from .plots import attention, confusion_matrix, curves
 from .viewer import backprop
 
-__all__ = ["backprop", "confusion_matrix", "curves", "filters", "images"]
+__all__ = [
+    "attention",
+    "backprop",
+    "confusion_matrix",
+    "curves",
+    "feature_maps",
+    "filters",
+    "images",
+    "saliency",
+    "tiles",
+]
