@@ -17,6 +17,9 @@ from tinygrad_zen import ops
 
 some = settings(max_examples=60)
 many = settings(max_examples=150)
+seeds = st.integers(0, 99)
+usable = [n for n, why in tz.backends().items() if why == "usable" and n != "cudasim"]
+on_each_backend = pytest.mark.parametrize("where", usable)
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=1, max_side=4)
 empty_or_not = hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)
 
@@ -382,3 +385,112 @@ def test_normalised_layers_ignore_scale_and_shift(shape, scale):
     y = ops.layer_norm(tz.tensor(a), w, b, eps=0.0)
     assert_same(ops.layer_norm(tz.tensor(scale * a + 3), w, b, eps=0.0), y.numpy(), 1e-9)
     assert_same(y.mean(axis=tuple(range(1, y.ndim))), np.zeros(len(a)), 1e-9)
+
+
+# choices, borders and repeats; products; memory
+
+
+@some
+@given(st.data(), shapes, seeds)
+def test_choices_are_numpys_and_share_out_the_gradient(data, shape, seed):
+    a, b, g = (numbers(shape, seed + i) for i in range(3))
+    low, high = sorted(data.draw(st.tuples(*[st.floats(-2, 2)] * 2)))
+    condition = data.draw(hnp.arrays(bool, shape))
+    x, y = leaf(a), leaf(b)
+    assert_same(x.clip(low, high), np.clip(a, low, high))
+    picked = ops.where(condition, x, y)
+    assert_same(picked, np.where(condition, a, b))
+    for op, numpys in ((ops.maximum, np.maximum), (ops.minimum, np.minimum)):
+        assert_same(op(x, y), numpys(a, b))
+    # whatever one side loses the other gets
+    for out in (picked, ops.maximum(x, y), ops.minimum(x, y)):
+        gx, gy = tz.grad(out, [x, y], g)
+        assert_same(gx + gy, g)
+
+
+@some
+@given(st.data(), hnp.array_shapes(min_dims=1, max_dims=3, max_side=4), seeds)
+def test_borders_rolls_and_copies_are_numpys(data, shape, seed):
+    a = numbers(shape, seed)
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    n, k = data.draw(st.integers(1, 3)), data.draw(st.integers(-3, 3))
+    widths = [data.draw(st.tuples(*[st.integers(0, 2)] * 2)) for _ in shape]
+    reps = tuple(data.draw(st.integers(1, 3)) for _ in shape)
+    x = leaf(a)
+    for ours, numpys, times in (
+        (ops.pad(x, widths=widths, value=1.5), np.pad(a, widths, constant_values=1.5), 1),
+        (ops.roll(x, shift=k, axis=axis), np.roll(a, k, axis), 1),
+        (x.flip(axis=axis), np.flip(a, axis), 1),
+        (x.repeat(n, axis=axis), np.repeat(a, n, axis), n),
+        (ops.tile(x, reps), np.tile(a, reps), math.prod(reps)),
+        (ops.stack([x, x], axis=axis), np.stack([a, a], axis), 2),
+    ):
+        assert_same(ours, numpys)
+        (g,) = tz.grad(ours, [x], np.ones(ours.shape))  # how often each element came out
+        assert_same(g, np.full(shape, float(times)))
+
+
+@st.composite
+def factors(draw):
+    """Two shapes that matmul takes: vectors, matrices, stacks that broadcast."""
+    m, k, n = (draw(st.integers(1, 4)) for _ in range(3))
+    stacks = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, max_side=3))
+    left = (k,) if draw(st.booleans()) and not stacks.input_shapes[0] else (m, k)
+    right = (k,) if draw(st.booleans()) and not stacks.input_shapes[1] else (k, n)
+    a, b = stacks.input_shapes
+    return (*a, *left), (*b, *right)
+
+
+@many
+@given(factors(), seeds)
+def test_products_are_numpys_and_bilinear(two_shapes, seed):
+    a, b = (numbers(s, seed + i) for i, s in enumerate(two_shapes))
+    x, y = leaf(a), leaf(b)
+    z = x @ y
+    assert_same(z, a @ b)
+    v = numbers(z.shape, seed + 2)
+    gx, gy = tz.grad(z, [x, y], v)
+    # <u b, v> = <u, gx>, <a w, v> = <w, gy>
+    u, w = numbers(a.shape, seed + 3), numbers(b.shape, seed + 4)
+    assert np.vdot(u @ b, v) == pytest.approx(np.vdot(u, gx.numpy()), rel=1e-9, abs=1e-9)
+    assert np.vdot(a @ w, v) == pytest.approx(np.vdot(w, gy.numpy()), rel=1e-9, abs=1e-9)
+
+
+@st.composite
+def strided(draw):
+    """An array with these numbers in any memory: every second element, backwards, transposed."""
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4))
+    steps = [draw(st.sampled_from([1, 2, 3, -1, -2])) for _ in shape]
+    order = draw(st.permutations(range(len(shape))))
+    base = numbers([shape[i] * abs(steps[i]) for i in order], draw(seeds)).transpose(
+        np.argsort(order)
+    )
+    return base[tuple(slice(None, None, s) for s in steps)]
+
+
+ANYWHERE = {
+    "exp": lambda x: x.exp(),
+    "sum": lambda x: x.sum(axis=0),
+    "max": lambda x: x.max(axis=-1),
+    "cumsum": lambda x: x.cumsum(axis=0),
+    "reshape": lambda x: x.reshape(-1),
+    "softmax": lambda x: ops.softmax(x, axis=0),
+    "linear": lambda x: ops.linear(x, numbers((2, x.shape[-1]))),
+    "slice": lambda x: x[::-2],
+    "relu": lambda x: x.relu(),
+    "gelu": lambda x: ops.gelu(x),
+    "layer_norm": lambda x: ops.layer_norm(x, *np.ones((2, x.shape[-1]))),
+}
+
+
+@on_each_backend
+@pytest.mark.parametrize("name", ANYWHERE)
+@settings(max_examples=20)
+@given(strided())
+def test_strides_change_nothing(where, name, a):
+    with tz.using(where):
+        x, plain = leaf(a), leaf(a.copy(order="C"))
+        y, same = ANYWHERE[name](x), ANYWHERE[name](plain)
+        assert_same(y, same.numpy(), 1e-11)
+        v = numbers(y.shape, 3)
+        assert_same(tz.grad(y, [x], v)[0], tz.grad(same, [plain], v)[0].numpy(), 1e-11)

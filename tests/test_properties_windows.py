@@ -9,16 +9,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
-from test_properties import assert_same, leaf, numbers
+from test_properties import assert_same, leaf, numbers, on_each_backend, seeds
 
 import tinygrad_zen as tz
 from tinygrad_zen import ops
 
 some = settings(max_examples=40)
-usable = [n for n, why in tz.backends().items() if why == "usable" and n != "cudasim"]
-on_each_backend = pytest.mark.parametrize("where", usable)
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
-seeds = st.integers(0, 99)
 
 
 @st.composite

@@ -395,6 +395,16 @@ def _multi_margin(x, t, p=1, margin=1.0, weight=None, reduction="mean"):
     return ops.multi_margin_loss(x, t, margin=margin, reduction=reduction)
 
 
+def _attention(
+    q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+):
+    _need(dropout_p == 0, "dropout draws other numbers")
+    _need(not enable_gqa, "fewer heads of keys than of queries")
+    _need(attn_mask is None or not attn_mask.requires_grad, "a mask with a gradient")
+    _need(q.shape[:-2] == k.shape[:-2] == v.shape[:-2], "leading axes that broadcast")
+    return ops.attention(q, k, v, attn_mask, causal=is_causal, scale=scale)
+
+
 def _astype(dtype):
     return lambda x, memory_format=None: ops.astype(x, dtype=dtype)
 
@@ -526,6 +536,7 @@ TABLE = {
     "nn.functional.adaptive_avg_pool2d": _adaptive(ops.adaptive_avg_pool2d, 2),
     "nn.functional.adaptive_max_pool1d": _adaptive(ops.adaptive_max_pool1d, 1),
     "nn.functional.adaptive_max_pool2d": _adaptive(ops.adaptive_max_pool2d, 2),
+    "nn.functional.scaled_dot_product_attention": _attention,
     "nn.functional.batch_norm": _batch_norm,
     "nn.functional.layer_norm": _layer_norm,
     "nn.functional.group_norm": _group_norm,
