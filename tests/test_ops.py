@@ -282,3 +282,11 @@ def test_dropout_keeps_the_expectation_and_the_seed():
 def test_dropout_of_channels_drops_all_of_a_channel():
     y = ops.dropout_channels(tz.tensor(np.ones((50, 8, 3, 3))), p=0.5).numpy()
     assert (y == y[:, :, :1, :1]).all() and 0.3 < (y[:, :, 0, 0] == 0).mean() < 0.7
+
+
+def test_arrays_beside_tensors_follow_them_to_their_backend(backend):
+    """Whatever the default is: here another than that of the Tensor."""
+    x = tz.tensor(np.random.default_rng(0).standard_normal((4, 2, 3)), backend="numpy")
+    w, b, mean, var = np.ones((4, 2))
+    for y in (ops.group_norm(x, w, b, groups=2), ops.batch_norm_eval(x, w, b, mean, var)):
+        assert y.backend is x.backend and y.dtype == np.float64

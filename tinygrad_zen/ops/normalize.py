@@ -3,7 +3,6 @@
 import math
 
 from ..autograd import op
-from .elementwise import sqrt
 from .shape import reshape
 
 
@@ -27,8 +26,8 @@ def batch_norm_eval(x, w, b, mean, var, eps=1e-5):
     """Normalise each channel by given statistics: (N, C, ...) and four times (C,) -> y."""
     _check_channels("batch_norm", x, w, b)
     each = (1, -1) + (1,) * (x.ndim - 2)
-    scale = w / sqrt(var + eps)
-    return x * reshape(scale, shape=each) + reshape(b - mean * scale, shape=each)
+    scale = w / (var + eps) ** 0.5
+    return x * scale.reshape(each) + (b - mean * scale).reshape(each)
 
 
 def _check_channels(name, x, w, b):
@@ -80,4 +79,4 @@ def group_norm(x, w, b, *, groups, eps=1e-5):
     each = (1, -1) + (1,) * (x.ndim - 2)
     rows = reshape(x, shape=(x.shape[0] * groups, -1))
     normal = reshape(_normalize_rows(rows, eps=eps), shape=x.shape)
-    return normal * reshape(w, shape=each) + reshape(b, shape=each)
+    return normal * w.reshape(each) + b.reshape(each)
