@@ -61,11 +61,12 @@ def mutation(quick):
     """Every gradient made wrong in every way, one at a time: how many does gradcheck find?"""
     start = time.perf_counter()
     every = mutants.mutants()
-    table, survivors = mutants.campaign(every[::25] if quick else every)
+    outcomes = mutants.campaign(every[::25] if quick else every)
     seconds = time.perf_counter() - start
-    assert not survivors, "\n".join(f"survived: {m}" for m in survivors)
-    total = sum(table.values(), Counter())
-    named = Counter(mutants.reason(m) for m in every if m.source and mutants.reason(m))
+    survivors = [str(m) for m, outcome in outcomes if outcome == "survived"]
+    assert not survivors, "survived:\n" + "\n".join(survivors)
+    total = Counter(outcome for _, outcome in outcomes)
+    named = Counter(mutants.why_equivalent(m) for m, outcome in outcomes if outcome == "equivalent")
     killed = total["killed"] + total["refused"]
     lines = [
         f"**{killed:,} wrong gradients, {100 * mutants.rate(total):.4g} % killed**, in {seconds:.0f} s: "
@@ -82,9 +83,9 @@ def mutation(quick):
         "| op | killed | by an error | survived | equivalent | without effect | rate |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    outcomes = "killed refused survived equivalent idle".split()
-    for op, counts in table.items():
-        cells = " | ".join(str(counts[outcome]) for outcome in outcomes)
+    kinds = "killed refused survived equivalent idle".split()
+    for op, counts in mutants.by_op(outcomes).items():
+        cells = " | ".join(str(counts[kind]) for kind in kinds)
         lines.append(f"| {op} | {cells} | {100 * mutants.rate(counts):.4g} % |")
     lines += ["", "Why edits are equivalent:", ""]
     lines += [f"- {why} ({n})" for why, n in named.most_common()]

@@ -378,12 +378,12 @@ def trial(mutant, where="numpy", seed=0):
         except Exception:
             return "refused"
         changed = changed or spoiler.changed
-    if reason(mutant, changed):
+    if why_equivalent(mutant, changed):
         return "equivalent"
     return "survived" if changed else "idle"
 
 
-def reason(mutant, changed=False):
+def why_equivalent(mutant, changed=False):
     """Why equivalent.py says that a mutant changes no derivative, or None."""
     if changed:
         return EQUIVALENT.get(str(mutant))
@@ -396,16 +396,18 @@ def fits(key, words):
 
 
 def campaign(chosen, where="numpy", seed=0):
-    """Try mutants; -> ({op: Counter of what became of them}, [those that survived])."""
-    table, survivors = {}, []
-    for mutant in chosen:
-        outcome = trial(mutant, where, seed)
-        if outcome == "idle" and not mutant.source:
-            continue  # a gradient of 0, scaled: no mutant at all
+    """Try mutants; -> [(mutant, what became of it)]."""
+    outcomes = [(mutant, trial(mutant, where, seed)) for mutant in chosen]
+    # a gradient of 0, scaled, is no mutant at all
+    return [(m, outcome) for m, outcome in outcomes if m.source or outcome != "idle"]
+
+
+def by_op(outcomes):
+    """{op: Counter of what became of its mutants}."""
+    table = {}
+    for mutant, outcome in outcomes:
         table.setdefault(mutant.op, Counter())[outcome] += 1
-        if outcome == "survived":
-            survivors.append(mutant)
-    return table, survivors
+    return table
 
 
 def rate(counts):
@@ -422,22 +424,23 @@ def report(ops, seed, where):
     print(
         f"{'op':34}{'killed':>8}{'refused':>9}{'survived':>10}{'equivalent':>12}{'idle':>6}{'rate':>8}"
     )
-    total, survivors = Counter(), []
+    outcomes = []
     for op in ops:
-        table, survived = campaign([m for m in chosen if m.op == op], where, seed)
-        survivors += survived
-        for name, counts in table.items():
-            total += counts
+        tried = campaign([m for m in chosen if m.op == op], where, seed)
+        outcomes += tried
+        for name, counts in by_op(tried).items():
             print(f"{name:34}{_cells(counts)}", flush=True)
+    total = Counter(outcome for _, outcome in outcomes)
     print(f"{'all':34}{_cells(total)}")
-    for mutant in survivors:
-        print(f"SURVIVED {mutant}")
+    for mutant, outcome in outcomes:
+        if outcome == "survived":
+            print(f"SURVIVED {mutant}")
     killed = total["killed"] + total["refused"]
     print(
         f"{killed} of {killed + total['survived']} mutants killed on {where}, {100 * rate(total):.4g} %; "
         f"{time.perf_counter() - start:.0f} s"
     )
-    return 1 if survivors else 0
+    return 1 if total["survived"] else 0
 
 
 def _cells(counts):
