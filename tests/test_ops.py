@@ -20,7 +20,7 @@ OTHERS = [n for n, why in tz.backends().items() if why == "usable" and n != "num
 # ops whose results are integers or bools, and helpers: nothing to differentiate
 WITHOUT_DERIVATIVE = set(
     "equal not_equal less less_equal greater greater_equal logical_and logical_or logical_not "
-    "isfinite isnan argmax argmin any all plain_key".split()
+    "isfinite isnan argmax argmin any all plain_key check_attention dropout_mask".split()
 )
 
 

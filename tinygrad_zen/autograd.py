@@ -53,8 +53,11 @@ def enable_grad():
 class Watcher:
     """Looks on while ops run: derive, override, and run what is to be seen `with watching(w):`.
 
-    Each method must do what it does here, between whatever it measures, checks or keeps.
+    Each method must do what it does here, between whatever it measures, checks or keeps. fuses: whether
+    layers in a row may still be computed as one op; who names the layers wants each by itself.
     """
+
+    fuses = True
 
     def call(self, fn, backend, arrays, options):
         """Run the body of an op on arrays; returns (array, vjps)."""

@@ -54,6 +54,8 @@ class Call:
 class Detective(Watcher):
     """The Watcher behind debug()."""
 
+    fuses = False
+
     def __init__(self):
         self._places = Places()
         self._expressions = {}  # id(Tensor) -> (weak reference to it, its expression)

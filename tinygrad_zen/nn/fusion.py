@@ -6,6 +6,7 @@ themselves are fused, without hooks: what a subclass or a hook does must be seen
 """
 
 from .. import ops
+from ..autograd import recording
 from .activation import ReLU, Sigmoid, Tanh
 from .conv import Conv2d
 from .linear import Linear
@@ -14,9 +15,11 @@ from .pool import MaxPool2d
 
 def apply(layers, x):
     """The output of layers one after the other, some of them fused."""
+    watcher = recording.watcher
+    rules = RULES if watcher is None or watcher.fuses else {}
     i = 0
     while i < len(layers):
-        rule = RULES.get(type(layers[i]))
+        rule = rules.get(type(layers[i]))
         fused = None if rule is None else rule(layers[i : i + 3], x)
         x, taken = fused or (layers[i](x), 1)
         i += taken
