@@ -1,5 +1,6 @@
 """The benchmark scripts run from end to end, at tiny sizes; their counts and comparisons are right."""
 
+import argparse
 import importlib.util
 import json
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad_zen as tz
+from tinygrad_zen import data, recipes
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -198,3 +200,37 @@ def test_a_quick_proof_is_printed_and_not_written():
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "## Gradients against differences" in done.stdout and "| numpy | " in done.stdout
     assert (results.read_bytes() if results.exists() else None) == before
+
+
+# systems.py
+
+
+def test_systems_agree_with_pytorch_and_fill_their_line(tmp_path, monkeypatch):
+    """On the shortest of trainings both ways end at one figure, and only their line changes."""
+    pytest.importorskip("torch")
+    systems = load("systems", monkeypatch)
+    text = "to be or not to be\n" * 400
+    monkeypatch.setattr(data, "tinyshakespeare", lambda: (text, text[:500]))
+    more = ["--quick", "--hidden", "16", "--epochs", "2"]
+    theirs, _ = systems.peer("char-lm", 0, "1", more)
+    recipe = recipes.find("char-lm")
+    parser = argparse.ArgumentParser()
+    recipe.add_arguments(parser)
+    recipes.run(recipe, parser.parse_args([*more, "--out", str(tmp_path / "run")]))
+    ours = json.loads((tmp_path / "run" / "figures.json").read_text())["bits"]
+    assert 1 < ours < 3.3 and theirs == pytest.approx(ours, rel=1e-3)
+
+    table = tmp_path / "systems.md"
+    table.write_text(systems.TABLE.read_text())
+    monkeypatch.setattr(systems, "TABLE", table)
+    new = systems.line(
+        "char-lm", [0, 1], [[(2.1, 9.0), (2.2, 8.0)], [(2.15, 7.0), (2.2, 6.0)]], "x"
+    )
+    before = table.read_text().splitlines()
+    systems.save([new])
+    after = table.read_text().splitlines()
+    assert [b for a, b in zip(before, after, strict=True) if a != b] in ([new], [])
+    assert (
+        new
+        == "| 8 `char-lm` | bits per letter | 0, 1 | 2.1000, 2.2000 | 9 s | 2.1500, 2.2000 | 7 s | x |"
+    )
