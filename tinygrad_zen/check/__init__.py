@@ -5,4 +5,5 @@ from .debug import debug
 from .gradcheck import GradientError, gradcheck
 from .lockstep import Lockstep, lockstep
 from .parity import Difference, ParityError, parity
+from .profile import Profile, profile
 from .races import races
