@@ -14,8 +14,9 @@ kernels = ["kernels", *(f"kernels.{name}" for name in find_packages("kernels"))]
 
 EXTRAS = {
     "numba": ["numba>=0.61"],
-    "cuda12": ["cupy-cuda12x>=13.4", "numba>=0.61", "numba-cuda[cu12]>=0.20"],
-    "cuda13": ["cupy-cuda13x>=13.6", "numba>=0.61", "numba-cuda[cu13]>=0.20"],
+    # numba-cuda up to 0.30.4 uses np.row_stack, which is gone from NumPy 2.5
+    "cuda12": ["cupy-cuda12x>=13.4", "numba>=0.61", "numba-cuda[cu12]>=0.20", "numpy<2.5"],
+    "cuda13": ["cupy-cuda13x>=13.6", "numba>=0.61", "numba-cuda[cu13]>=0.20", "numpy<2.5"],
     "data": ["pooch>=1.7"],
     "plots": ["matplotlib>=3.7"],
     "sklearn": ["scikit-learn>=1.6"],
@@ -32,6 +33,7 @@ EXTRAS["test"] = [
     *EXTRAS["sklearn"],
     *EXTRAS["tensorboard"],
     *EXTRAS["numba"],
+    "numpy<2.5",  # as above
     "numba-cuda[cu13]>=0.20",  # compiles CUDA kernels to PTX and simulates them; needs no GPU
     *EXTRAS["data"],
     *EXTRAS["plots"],

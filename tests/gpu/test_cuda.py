@@ -84,7 +84,7 @@ def test_sums_are_the_same_bits_every_time(dtype, number):
 
 
 def test_kernels_run_in_the_order_of_the_current_stream():
-    x = cupy.random.default_rng(0).normal(size=(2048, 2048)).astype("float32")
+    x = cupy.random.default_rng(0).standard_normal((2048, 2048), dtype="float32")
     cupy.cuda.Device().synchronize()
     with cupy.cuda.Stream(non_blocking=True) as stream:
         y = x
