@@ -2,6 +2,7 @@
 
 python notebooks/run.py                   all, stored
 python notebooks/run.py --only 01 --check one, checked but not stored
+python notebooks/run.py --only 01 --exercises   its exercises alone, in seconds
 
 A cell that fails fails the run, unless it is tagged `check`: the check of an exercise must fail, with a
 line that helps, while the exercise is unsolved. README.md says how a notebook is made.
@@ -27,6 +28,11 @@ def main(argv=None):
     parser.add_argument("--only", nargs="+", metavar="NN", help="only these, by number")
     parser.add_argument("--check", action="store_true", help="do not store what was shown")
     parser.add_argument(
+        "--exercises",
+        action="store_true",
+        help="only show that exercises fail unsolved and pass solved",
+    )
+    parser.add_argument(
         "--turn", type=int, metavar="N", help="only one in N: each commit runs the next ones"
     )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="limit a notebook")
@@ -35,6 +41,11 @@ def main(argv=None):
     if args.turn:
         paths = turn(paths, args.turn)
     print(f"notebooks: {', '.join(p.stem for p in paths)}", flush=True)
+    if args.exercises:
+        for path in paths:
+            for exercise, line in prove_exercises(read(path)):
+                print(f"{path.stem}: {exercise}: {line}")
+        return 0
     wrong = 0
     for path in paths:
         start = time.perf_counter()
@@ -207,7 +218,8 @@ def unhelpful(error):
 def prove_exercises(notebook):
     """Show that each unsolved form fails its check with a line that helps, and each solution passes.
 
-    Only cells tagged `setup` and earlier solutions run before an exercise, so this takes seconds.
+    Only cells tagged `setup` and earlier solutions run before an exercise, so this takes seconds. They
+    run in this process, whose settings they may change.
     Returns [(exercise, the line)]; AssertionError names what does not hold.
     """
     namespace, lines = {"__name__": "notebook"}, []
