@@ -59,6 +59,19 @@ def test_what_changes_nothing_is_no_mutant(every):
     assert mutants.trial(zeroed) == "idle" and mutants.campaign([zeroed]) == []
 
 
+def test_the_order_of_a_sum_is_no_change():
+    """An edit that changes the memory layout alone may lead BLAS to another order of adding up."""
+    spoiler = mutants.Spoiler()
+    right = np.array([1.0, -300.0, 0.0, np.inf, np.nan])
+    for same in (right, right * (1 + 2e-16), right + 1e-14):
+        spoiler.compare(same, right)
+        assert not spoiler.changed
+    for wrong in (right + 1e-11, np.nan_to_num(right), right[:, None]):
+        spoiler.changed = False
+        spoiler.compare(wrong, right)
+        assert spoiler.changed
+
+
 def test_equivalent_mutants_are_named_with_reasons(every):
     assert all(len(why) > 10 for why in EQUIVALENT.values())
     (tie,) = [

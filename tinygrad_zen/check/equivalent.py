@@ -1,7 +1,7 @@
 """Edits of gradients that change no derivative: mutants that gradcheck cannot kill, and why.
 
 The keys are "where: edit" as mutants.py words them. `...` stands for anything, and such a key excuses
-only edits that changed no number in any sample; one that did change some must be named in full.
+only edits that changed no number in any sample beyond rounding; one that did must be named in full.
 """
 
 KINK = (
