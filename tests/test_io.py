@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -147,6 +149,21 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks whether a process runs")
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    """Before a training; the files of processes that run, and whatever is named otherwise, stay."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    others = [f".a[1].x.{os.getppid()}.part", ".a[1].x.1.part", f".a1.x.{ended.pid}.part"]
+    others += [".a[1].x.part", ".a[1].x.b.part", f"a[1].x.{ended.pid}.part", f".b.{ended.pid}.part"]
+    for name in (*others, f".a[1].x.{ended.pid}.part"):
+        (tmp_path / name).write_bytes(b"cut sho")
+    io.check_writable(tmp_path / "none")
+    assert len(list(tmp_path.iterdir())) == 8
+    io.check_writable(tmp_path / "a[1].x")
+    assert {p.name for p in tmp_path.iterdir()} == set(others)
 
 
 # checkpoints

@@ -10,6 +10,7 @@ from tinygrad_zen.train import (
     AUC,
     Callback,
     Checkpoint,
+    CSVLogger,
     EarlyStopping,
     LearningRate,
     Model,
@@ -188,6 +189,27 @@ class StopAtOnce(Callback):
         raise KeyboardInterrupt
 
 
+class StopInBatch(Callback):
+    def on_batch_end(self, batch, loss):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_before_the_first_checkpoint_of_a_resumed_training(tmp_path):
+    """What it was resumed from still stands, if that is the file which this training writes."""
+    model = Model(nn.Linear(6, 1))
+    model.compile("sgd", "mse")
+    run = tmp_path / "run"
+    model.fit(*samples(), callbacks=Checkpoint(run), verbose=0)
+    began = "fit: interrupted after epoch 1; "
+    for path, words in [
+        (run, f"{run} holds the training up to epoch 1: resume from it to go on"),
+        (tmp_path / "other", "no checkpoint was written"),
+    ]:
+        callbacks = [Checkpoint(path), StopInBatch()]
+        with raises(KeyboardInterrupt, began + words):
+            model.fit(*samples(), epochs=2, callbacks=callbacks, resume=run, verbose=0)
+
+
 def test_what_cannot_be_resumed(tmp_path):
     fit(tmp_path, stop=7)
     run = tmp_path / "run"
@@ -211,12 +233,13 @@ def test_what_cannot_be_resumed(tmp_path):
         model.fit(*samples(), callbacks=Checkpoint(run), resume=run, verbose=0)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_before_the_training(tmp_path):
+@pytest.mark.parametrize("callback", [Checkpoint, ModelCheckpoint, CSVLogger])
+def test_a_file_that_cannot_be_written_is_told_before_the_training(tmp_path, callback):
     model = Model(nn.Linear(6, 1))
     model.compile("sgd", "mse")
     path = tmp_path / "no" / "run"
     with raises(FileNotFoundError, rf"{path}: the folder {path.parent} does not exist"):
-        model.fit(*samples(), callbacks=Checkpoint(path), verbose=0)
+        model.fit(*samples(), callbacks=callback(path), verbose=0)
     with raises(IsADirectoryError, rf"{tmp_path}: a file cannot be written here; this is a folder"):
-        model.fit(*samples(), callbacks=Checkpoint(tmp_path), verbose=0)
+        model.fit(*samples(), callbacks=callback(tmp_path), verbose=0)
     assert model.history.epoch == [] and not any(tmp_path.iterdir())

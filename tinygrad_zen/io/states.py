@@ -5,6 +5,7 @@ others read and write it too.
 """
 
 import contextlib
+import glob
 import json
 import os
 from pathlib import Path
@@ -101,10 +102,36 @@ def write_whole(path, content):
 
 
 def check_writable(path):
-    """Raise what `write_whole` would raise for this path: OSError, FileNotFoundError for no folder."""
+    """Raise what `write_whole` would raise for this path: OSError, FileNotFoundError for no folder.
+
+    Also removes what processes that were killed while they wrote this file have left beside it.
+    """
+    _remove_leftovers(Path(path))
     with _instead_of(path) as temporary:
         temporary.touch()
         temporary.unlink()
+
+
+def _remove_leftovers(path):
+    """Remove the temporary files of processes that are no more; those of others stay."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = part.name.split(".")[-2]
+        if number.isdecimal() and not _runs(int(number)):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _runs(number):
+    """Whether there is a process of that number; on Windows nobody knows, without ending it."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Callbacks: what `fit` calls between its steps."""
 
 import math
+import os
 
 
 class Callback:
@@ -143,11 +144,20 @@ class EarlyStopping(Watch):
 
 
 class ModelCheckpoint(Watch):
-    """Save the model to a file after each epoch that improves a value; see Watch."""
+    """Save the model to a file after each epoch that improves a value; see Watch.
+
+    Raises OSError, before any training, where the file cannot be written.
+    """
 
     def __init__(self, path, monitor="val_loss", *, mode="auto", min_delta=0.0):
         super().__init__(monitor, mode, min_delta)
         self.path = path
+
+    def on_train_begin(self):
+        from ..io import check_writable
+
+        super().on_train_begin()
+        check_writable(self.path)
 
     def on_epoch_end(self, epoch, logs):
         if self.improved(epoch, logs):
@@ -177,6 +187,11 @@ class Checkpoint(Callback):
 
         check_writable(self.path)
         self.saved = None
+
+    def resumed(self, path, place):
+        """The training goes on from a file at a place (epoch, batch)."""
+        if os.path.realpath(path) == os.path.realpath(self.path):
+            self.saved = place
 
     def on_settled(self, epoch, batch):
         if batch % (self.every or batch + 1) == 0:  # batch is 0 after an epoch

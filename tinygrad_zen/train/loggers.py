@@ -9,10 +9,16 @@ class CSVLogger(Callback):
     """Keep the history in a .csv (or .json) file that is up to date, and whole, after each epoch.
 
     See History.save. A training that is resumed goes on with the rows that it had.
+    Raises OSError, before any training, where the file cannot be written.
     """
 
     def __init__(self, path):
         self.path = path
+
+    def on_train_begin(self):
+        from ..io import check_writable
+
+        check_writable(self.path)
 
     def on_settled(self, epoch, batch):
         if batch == 0:

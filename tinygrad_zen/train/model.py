@@ -195,6 +195,9 @@ class Model:
                     callback.on_train_begin()
                 if resume is not None:
                     load_checkpoint(resume, **run.parts())
+                    for callback in callbacks:
+                        if isinstance(callback, Checkpoint):
+                            callback.resumed(resume, (run.epoch, run.batch))
                 while run.epoch < epochs and not self.stop_training:
                     self._fit_epoch(run, screen)
             except KeyboardInterrupt:
