@@ -20,8 +20,9 @@ test: $(VENV)/installed-test
 notebooks: $(VENV)/installed-notebooks
 	$(BIN)/python notebooks/run.py $(ARGS)
 
+# all figures of benchmarks/results/proof.md; ARGS="--only kills --quick" for less
 proof: $(VENV)/installed-proof
-	$(BIN)/python benchmarks/proof.py
+	$(BIN)/python benchmarks/proof.py $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -18,9 +18,10 @@ import traceback
 from pathlib import Path
 
 import proof_gradients
+import proof_runs
 from train import machine
 
-SECTIONS = {**proof_gradients.SECTIONS}
+SECTIONS = {**proof_gradients.SECTIONS, **proof_runs.SECTIONS}
 RESULTS = Path(__file__).resolve().parent / "results" / "proof.md"
 HEAD = """\
 # Proof
