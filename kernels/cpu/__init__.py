@@ -19,16 +19,10 @@ from ..reference import (
     elu,
     elu_grad,
     erf,
-    gru,
-    gru_grad,
     leaky_relu,
     leaky_relu_grad,
-    lstm,
-    lstm_grad,
     max_pool2d_pick,
     rmsprop_,
-    rnn,
-    rnn_grad,
 )
 from .activation import SOFTMAXES as _SOFTMAXES
 from .activation import (
@@ -67,6 +61,7 @@ from .optim import ADAMS as _ADAMS
 from .optim import adam_, sgd_
 from .pool import MAX_POOL2DS as _MAX_POOL2DS
 from .pool import max_pool2d, max_pool2d_grad, relu_max_pool2d
+from .recurrent import gru, gru_grad, lstm, lstm_grad, rnn, rnn_grad
 
 # Kernels that exist as ladders, slowest rung first.
 LADDERS = {

@@ -21,6 +21,9 @@ Where the rows of a and of the result lie is told by tables of offsets: so one t
 products, and convolutions, whose rows are windows into an image.
 """
 
+import functools
+
+import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
@@ -28,6 +31,7 @@ from ._vectors import REGISTERS, VECTOR_BYTES, Vectors, pointers, repeat
 
 VECTORS = 2
 ROWS = (REGISTERS - VECTORS - 1) // VECTORS  # one register for the number of a
+SHORT = 8 if ROWS > 8 else 4  # of tiles for few rows: as fast on its own rows, with less to waste
 
 
 def columns(dtype):
@@ -35,59 +39,85 @@ def columns(dtype):
     return VECTORS * VECTOR_BYTES // dtype.itemsize
 
 
-@intrinsic
-def tile_from(
-    typingctx, start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
-    runs, n_runs, length, step, b, b_at, b_stride,
-):  # fmt: skip
-    """out tile = start + a tile of a @ b. Row m of the tile, for m = 0 .. ROWS - 1, is
+def _tiles(height):
+    """tile_from and tile_add for tiles of so many rows."""
 
-        out[out_at + out_rows[first + m] + (0 .. COLUMNS)] = start[start_at + (0 .. COLUMNS)]
-            + sum over r < n_runs, k < length of
-              a[a_at + a_rows[first + m] + runs[r] + k * step]
-              * b[b_at + (r * length + k) * b_stride + (0 .. COLUMNS)]
+    @intrinsic
+    def tile_from(
+        typingctx, start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
+        runs, n_runs, length, step, b, b_at, b_stride,
+    ):  # fmt: skip
+        """out tile = start + a tile of a @ b. Row m of the tile, for m = 0 .. height - 1, is
 
-    Offsets count elements of the arrays as they lie in memory, whatever their shapes. Nothing is
-    checked: the tables must hold ROWS entries from `first`, and all that they name must exist.
+            out[out_at + out_rows[first + m] + (0 .. COLUMNS)] = start[start_at + (0 .. COLUMNS)]
+                + sum over r < n_runs, k < length of
+                  a[a_at + a_rows[first + m] + runs[r] + k * step]
+                  * b[b_at + (r * length + k) * b_stride + (0 .. COLUMNS)]
+
+        Offsets count elements of the arrays as they lie in memory, whatever their shapes. Nothing is
+        checked: the tables must hold `height` entries from `first`, and all that they name must exist.
+        """
+        at = types.intp
+        signature = types.void(
+            start, at, out, out_rows, at, a, a_rows, at, at, runs, at, at, at, b, at, at
+        )  # fmt: skip
+
+        def write(context, builder, signature, args):
+            args = pointers(context, builder, signature, args)
+            v = Vectors(builder, out.dtype)
+            _write_tile(v, height, args[2:], start=v.at(args[0], args[1]))
+            return context.get_dummy_value()
+
+        return signature, write
+
+    @intrinsic
+    def tile_add(
+        typingctx, out, out_rows, out_at, a, a_rows, a_at, first,
+        runs, n_runs, length, step, b, b_at, b_stride,
+    ):  # fmt: skip
+        """out tile += a tile of a @ b: as tile_from, but the sums go on from what out holds."""
+        at = types.intp
+        signature = types.void(out, out_rows, at, a, a_rows, at, at, runs, at, at, at, b, at, at)
+
+        def write(context, builder, signature, args):
+            args = pointers(context, builder, signature, args)
+            _write_tile(Vectors(builder, out.dtype), height, args)
+            return context.get_dummy_value()
+
+        return signature, write
+
+    return tile_from, tile_add
+
+
+@functools.cache
+def tile_cover(n):
+    """Rows 0 .. n - 1 as tiles: (first, end, 1 if it has ROWS rows, 0 if SHORT) of each; and their rows.
+
+    Of all mixtures of both heights that with the fewest rows, then the fewest tiles. The last tile may
+    hang over the end: there the list of rows repeats the last row, which is computed again.
     """
-    at = types.intp
-    signature = types.void(
-        start, at, out, out_rows, at, a, a_rows, at, at, runs, at, at, at, b, at, at
-    )  # fmt: skip
-
-    def write(context, builder, signature, args):
-        args = pointers(context, builder, signature, args)
-        v = Vectors(builder, out.dtype)
-        _write_tile(v, args[2:], start=v.at(args[0], args[1]))
-        return context.get_dummy_value()
-
-    return signature, write
+    mixtures = [
+        [1] * tall + [0] * max(0, -(-(n - tall * ROWS) // SHORT))
+        for tall in range(-(-n // ROWS) + 1)
+    ]
+    tall = min(mixtures, key=lambda tall: (sum(ROWS if t else SHORT for t in tall), len(tall)))
+    ends = np.cumsum([ROWS if t else SHORT for t in tall])
+    firsts = np.concatenate([[0], ends[:-1]])
+    tiles = np.stack([firsts, np.minimum(ends, n), tall], axis=1)
+    return tiles, np.minimum(np.arange(ends[-1]), n - 1)
 
 
-@intrinsic
-def tile_add(
-    typingctx, out, out_rows, out_at, a, a_rows, a_at, first,
-    runs, n_runs, length, step, b, b_at, b_stride,
-):  # fmt: skip
-    """out tile += a tile of a @ b: as tile_from, but the sums go on from what out holds."""
-    at = types.intp
-    signature = types.void(out, out_rows, at, a, a_rows, at, at, runs, at, at, at, b, at, at)
-
-    def write(context, builder, signature, args):
-        args = pointers(context, builder, signature, args)
-        _write_tile(Vectors(builder, out.dtype), args)
-        return context.get_dummy_value()
-
-    return signature, write
+tile_from, tile_add = _tiles(ROWS)
+short_tile_from, short_tile_add = _tiles(SHORT)
 
 
-def _write_tile(v, args, start=None):
+def _write_tile(v, height, args, start=None):
     """Write the instructions of tile_from, or of tile_add if there is no start."""
     out, out_rows, out_at, a, a_rows, a_at, first, runs, n_runs, length, step, b, b_at, b_stride = (
         args
     )
     builder = v.builder
-    numbers = [v.add(first, m) for m in range(ROWS)]
+    numbers = [v.add(first, m) for m in range(height)]
     rows = [builder.load(v.at(a_rows, row)) for row in numbers]
     a, b, out = v.at(a, a_at), v.at(b, b_at), v.at(out, out_at)
     out = [v.at(out, builder.load(v.at(out_rows, row))) for row in numbers]
@@ -103,7 +133,7 @@ def _write_tile(v, args, start=None):
 
         return repeat(builder, length, tile, one_step)
 
-    sources = out if start is None else [start] * ROWS
+    sources = out if start is None else [start] * height
     tile = [v.load(row, i) for row in sources for i in range(VECTORS)]
     tile = repeat(builder, n_runs, tile, one_run)
     for i, total in enumerate(tile):
@@ -111,7 +141,7 @@ def _write_tile(v, args, start=None):
 
 
 def _outer_product(v, a_rows, b, tile):
-    """One step of the product: tile[m] += a[m] * b, for pointers to ROWS numbers and to a row of b."""
+    """One step of the product: tile[m] += a[m] * b, for pointers to its numbers of a and to a row of b."""
     row_of_b = [v.load(b, i) for i in range(VECTORS)]
     sums = []
     for m, pointer in enumerate(a_rows):
