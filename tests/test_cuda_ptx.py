@@ -24,7 +24,7 @@ from numba import cuda as numba_cuda
 from numba import typeof, types
 from numba.cuda.cudadrv.error import CCSupportError
 
-from tinygrad_zen.kernels.cuda import _device
+from tinygrad_zen.kernels.cuda import _card, _device
 
 # CUDA 13 begins at compute capability 7.5 (Turing); its compiler refuses 7.0 (Volta), which needs the
 # libraries of CUDA 12: numba-cuda[cu12].
@@ -41,7 +41,7 @@ def kernels(dtype):
         if isinstance(arg, np.ndarray):
             layout = typeof(arg).layout
             return types.Array(typeof(arg).dtype, arg.ndim, layout)
-        return typeof(_device._narrow(arg))
+        return typeof(_card.narrow(arg))
 
     def catch(kernel, grid, block, args):
         assert math.prod(grid if isinstance(grid, tuple) else (grid,)) > 0
@@ -52,7 +52,7 @@ def kernels(dtype):
             found[f"{name}-{number}" if number else name] = kernel, signature
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_device, "_enqueue", catch)
+        patch.setattr(_device, "enqueue", catch)
         for _, function, *arguments in calls(dtype, ALL):
             function(*arguments)
     return found

@@ -7,11 +7,12 @@ of a block is a Python thread, so blocks are small there and their threads do mo
 import functools
 import sys
 import threading
-import warnings
 
 import numpy as np
 from numba import config, cuda
 from numba import int32 as _int32
+
+from ._card import enqueue
 
 SIMULATOR = bool(config.ENABLE_CUDASIM)
 
@@ -50,7 +51,7 @@ def launch(kernel, grid, block, *args):
     """Run a kernel on CuPy's current stream, or in the simulator. A grid without blocks is no launch."""
     if 0 in (grid if isinstance(grid, tuple) else (grid,)):
         return
-    (_simulate if SIMULATOR else _enqueue)(kernel, grid, block, args)
+    (_simulate if SIMULATOR else enqueue)(kernel, grid, block, args)
 
 
 def blocks(n, size):
@@ -68,34 +69,6 @@ def mine(n):
     """Which of n pieces of work are this thread's: its number in the grid, then a whole grid further, and
     so on. Neighbouring threads always have neighbouring pieces, and a grid of any size does them all."""
     return range(cuda.grid(1), n, cuda.gridsize(1))
-
-
-def _enqueue(kernel, grid, block, args):
-    """On CuPy's current stream: then the order of launches, ours and the library's, is that of execution."""
-    import cupy
-
-    here = cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr
-    _configured(kernel, grid, block, *here)(*map(_narrow, args))
-
-
-@functools.lru_cache(maxsize=4096)
-def _configured(kernel, grid, block, device_number, stream_pointer):
-    """kernel[grid, block, stream], which takes Numba a while."""
-    if stream_pointer:
-        stream = cuda.external_stream(stream_pointer)
-    else:
-        stream = cuda.legacy_default_stream()
-    with warnings.catch_warnings():
-        # Numba warns of grids that leave most of the card idle; those of a small network must
-        warnings.filterwarnings("ignore", "Grid size")
-        return kernel[grid, block, stream]
-
-
-def _narrow(arg):
-    """Python's ints would be passed as 64 bits, though most are sizes that fit in 32."""
-    if isinstance(arg, tuple):
-        return tuple(map(_narrow, arg))
-    return np.int32(arg) if type(arg) is int and -(2**31) <= arg < 2**31 else arg
 
 
 _one_at_a_time = threading.Lock()
