@@ -18,7 +18,7 @@ from tinygrad_zen.recipes import binary, char_lm, common, mnist
 
 # name -> the least accuracy of the quick form, on the data of `without_downloads`. Guessing gives 0.1,
 # 0.6 for the two classes of binary and mlp, 0.5 for those of text-lstm, and 0.19, the share of spaces, for
-# char-lm.
+# char-lm. For gan it is the least score: noise gives 1, as one digit over and over does; 2.9 was measured.
 LEARNS = {
     "digits": 0.9,
     "binary": 0.85,
@@ -29,7 +29,9 @@ LEARNS = {
     "cifar10-best": 0.8,
     "text-lstm": 0.9,
     "char-lm": 0.35,
+    "gan": 2.0,
 }
+FIGURES = {"gan": "score"}
 
 
 def run(capsys, *argv):
@@ -113,8 +115,9 @@ def test_the_quick_form_learns(capsys, tmp_path, without_downloads, name):
     code, out, err = run(capsys, name, "--quick", "--out", tmp_path)
     assert code == 0 and not err and out.isascii()
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["seed"] == 0 and figures["accuracy"] >= LEARNS[name]
-    assert f"accuracy {figures['accuracy']:.4f}" in out
+    figure = FIGURES.get(name, "accuracy")
+    assert figures["seed"] == 0 and figures[figure] >= LEARNS[name]
+    assert f"{figure} {figures[figure]:.4f}" in out
     names = {path.name for path in tmp_path.iterdir()}
     assert {"checkpoint.safetensors", "curves.png", "history.csv", "figures.json"} <= names
 
@@ -126,17 +129,18 @@ def test_stopped_in_a_step_and_resumed_is_straight_through(
     """Ctrl-C in the middle of a step: the last checkpoint stands, and leads to the same bits."""
     straight, parts = tmp_path / "straight", tmp_path / "parts"
     options = [name, "--quick", "--epochs", 2, "--batch-size", 16, "--checkpoint-every", 2]
-    assert run(capsys, *options, "--out", straight)[0] == 0
-
-    step, calls = optim.Optimizer.step, []
+    step, calls, stop = optim.Optimizer.step, [], None
 
     def interrupted(self):
         calls.append(1)
-        if len(calls) == 9:  # an epoch has 5 to 7 batches
+        if len(calls) == stop:
             raise KeyboardInterrupt
         step(self)
 
     monkeypatch.setattr(optim.Optimizer, "step", interrupted)
+    assert run(capsys, *options, "--out", straight)[0] == 0
+    total = len(calls)
+    stop = total + total * 6 // 7  # in the second epoch, which has 5 to 7 batches
     options += ["--out", parts]
     code, _, err = run(capsys, *options)
     assert code == 130 and err.endswith(
@@ -144,7 +148,7 @@ def test_stopped_in_a_step_and_resumed_is_straight_through(
     )
     code, out, err = run(capsys, *options, "--resume")
     assert code == 0 and not err and "epoch 2/2" in out and "epoch 1/2" not in out
-    assert len(calls) < 2 * 14  # it did go on, not begin again
+    assert len(calls) < stop + total  # it did go on, not begin again
     for name in ("model.safetensors", "checkpoint.safetensors"):
         (a, _), (b, _) = (io.load_state(folder / name) for folder in (straight, parts))
         assert a.keys() == b.keys() and all(a[key].tobytes() == b[key].tobytes() for key in a)

@@ -1,6 +1,6 @@
 """Layers, networks and losses under torch.nn's names."""
 
-from . import functional, init
+from . import adversarial, functional, init
 from .activation import (
     ELU,
     GELU,

@@ -17,6 +17,7 @@ RECIPES = {
     "cifar10": "convolutional net on 32x32 photographs of ten classes: 0.71",
     "cifar10-best": "batch norm, augmentation and a schedule on the same photographs",
     "text-lstm": "praise or blame in sentences of film reviews, by an LSTM: 0.81",
+    "gan": "a generator learns to write digits against a discriminator",
     "char-lm": "a GRU reads Shakespeare letter by letter, then writes",
 }
 

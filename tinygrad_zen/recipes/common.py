@@ -110,25 +110,29 @@ class Means:
     """Means over the samples of an epoch that a loop has seen so far; a checkpoint can keep them."""
 
     def __init__(self):
-        self.count, self.sums = 0, {}
+        self.counts, self.sums = {}, {}
 
     def add(self, count, **values):
         """A batch of `count` samples, with the mean of each value over them."""
-        self.count += count
         for name, value in values.items():
+            self.counts[name] = self.counts.get(name, 0) + count
             self.sums[name] = self.sums.get(name, 0.0) + value * count
+
+    def values(self):
+        """The means so far, name -> number."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
 
     def take(self):
         """The means, name -> number; and begin anew."""
-        means = {name: total / self.count for name, total in self.sums.items()}
-        self.count, self.sums = 0, {}
+        means = self.values()
+        self.counts, self.sums = {}, {}
         return means
 
     def state_dict(self):
-        return {"count": self.count, "sums": self.sums}
+        return {"counts": self.counts, "sums": self.sums}
 
     def load_state_dict(self, state):
-        self.count, self.sums = state["count"], state["sums"]
+        self.counts, self.sums = state["counts"], state["sums"]
 
 
 def write_record(args, model):
