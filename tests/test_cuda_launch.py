@@ -36,7 +36,9 @@ class Kernel:
 
     def compile(self, kinds):
         self.compiled.append(kinds)
-        library = types.SimpleNamespace(get_cubin=lambda: b"machine code")
+        library = types.SimpleNamespace(
+            get_cubin=lambda: types.SimpleNamespace(code=b"machine code")
+        )
         return types.SimpleNamespace(_codelibrary=library, entry_name="entry")
 
 
