@@ -62,6 +62,7 @@ def calls(dtype, every_variant=True):
     options = pair, pair, none, one
     for images in (a(2, 3, 6, 6), a(2, 6, 6, 4).transpose(0, 3, 1, 2)):
         yield from each(reference.max_pool2d, MAX_POOLS, images, *options, False)
+        yield public("relu_max_pool2d", images, *options, False)
         pooled, argmax = reference.max_pool2d(images, *options, False)
         yield public("max_pool2d_grad", pooled, argmax, images.shape, *options)
         yield public("max_pool2d_pick", images, argmax, *options)

@@ -17,7 +17,6 @@ from ..reference import (
     lstm,
     lstm_grad,
     relu,
-    relu_max_pool2d,
     rmsprop_,
     rnn,
     rnn_grad,
@@ -70,6 +69,7 @@ from .pool import (
     max_pool2d,
     max_pool2d_grad,
     max_pool2d_pick,
+    relu_max_pool2d,
 )
 
 # Kernels that exist as ladders, slowest rung first.

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
+
 from ..reference._arrays import namespace
 
-FLOATS = "float32", "float64"
+FLOATS = np.dtype("float32"), np.dtype("float64")
 
 
 def empty(like, shape, dtype=None):
@@ -14,7 +16,8 @@ def empty(like, shape, dtype=None):
 
 def contiguous(x):
     """x, or a copy of it, without gaps, and beginning at a multiple of 16 bytes."""
-    x = namespace(x).ascontiguousarray(x)
+    if not x.flags.c_contiguous:
+        x = namespace(x).ascontiguousarray(x)
     return x if aligned(x) else x.copy()
 
 
@@ -25,7 +28,8 @@ def address(x):
 
 def same_floats(*arrays):
     """Whether all arrays are of one dtype that the kernels compute in. (The others: see reference.)"""
-    return arrays[0].dtype.name in FLOATS and all(a.dtype == arrays[0].dtype for a in arrays)
+    first = arrays[0].dtype
+    return first in FLOATS and all(a.dtype == first for a in arrays)
 
 
 def flat_alike(*arrays):

@@ -20,6 +20,9 @@ from ._instructions import copy4, split
 
 NOT_DILATED = (1, 1)
 
+# What a window's elements must be larger than, and the winner where none is.
+OF_ALL = -math.inf, 0
+
 
 def max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
     """The largest element of each window, and which tap it was, row by row; the first of equals.
@@ -28,8 +31,7 @@ def max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
     """
     if not _ours(x):
         return reference.max_pool2d(x, kernel, stride, padding, dilation, ceil_mode)
-    vectors = channels_last(x) and x.shape[1] % 4 == 0
-    run = max_pool2d_vectors if vectors else max_pool2d_lines
+    run = max_pool2d_vectors if _in_fours(x) else max_pool2d_lines
     return run(x, kernel, stride, padding, dilation, ceil_mode)
 
 
@@ -45,23 +47,29 @@ def max_pool2d_windows(x, kernel, stride, padding, dilation, ceil_mode):
 
 def max_pool2d_lines(x, kernel, stride, padding, dilation, ceil_mode):
     """Threads counted as the numbers lie: a warp reads and writes whole lines of memory."""
-    x, y, argmax, geometry, undo = _prepare(x, kernel, stride, padding, dilation, ceil_mode)
-    launch(_largest, cover(y.size), LINE, x, y, argmax, geometry)
-    return undo(y), undo(argmax)
+    return _one_by_one(x, kernel, stride, padding, dilation, ceil_mode, *OF_ALL)
 
 
 def max_pool2d_vectors(x, kernel, stride, padding, dilation, ceil_mode):
     """Four channels a thread, in one load of 16 bytes: a quarter of the loads and of the index sums."""
-    x, y, argmax, geometry, undo = _prepare(x, kernel, stride, padding, dilation, ceil_mode)
-    if x.shape[3] % 4:
-        launch(_largest, cover(y.size), LINE, x, y, argmax, geometry)
-    else:
-        flat, sizes = (a.reshape(-1) for a in (x, y, argmax)), (*x.shape[1:], *y.shape[1:3])
-        launch(_largest_of_four, cover(y.size // 4), LINE, *flat, geometry, sizes)
-    return undo(y), undo(argmax)
+    if not _in_fours(x):
+        return _one_by_one(x, kernel, stride, padding, dilation, ceil_mode, *OF_ALL)
+    return _four_by_four(x, kernel, stride, padding, dilation, ceil_mode, *OF_ALL)
 
 
 MAX_POOLS = max_pool2d_windows, max_pool2d_lines, max_pool2d_vectors
+
+
+def relu_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
+    """max_pool2d of relu(x) in one pass: only what is larger than 0 can win.
+
+    x (N, C, H, W) -> y (N, C, OH, OW), argmax as of max_pool2d; it names no tap, but their number
+    KH * KW, where no element is positive: so no gradient goes there.
+    """
+    if not _ours(x):
+        return reference.relu_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode)
+    run = _four_by_four if _in_fours(x) else _one_by_one
+    return run(x, kernel, stride, padding, dilation, ceil_mode, 0.0, kernel[0] * kernel[1])
 
 
 def max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
@@ -144,15 +152,34 @@ def _in_order(x, shape):
     return contiguous(x.transpose(0, 2, 3, 1) if shape[3] > 1 else x).reshape(shape)
 
 
-def _counter(kernel):
-    return "uint8" if kernel[0] * kernel[1] <= 256 else "uint32"
+def _in_fours(x):
+    """Whether four channels at a time lie side by side."""
+    return channels_last(x) and x.shape[1] % 4 == 0
 
 
-def _prepare(x, kernel, stride, padding, dilation, ceil_mode):
+def _counter(kernel, nobody=0):
+    return "uint8" if max(kernel[0] * kernel[1] - 1, nobody) < 256 else "uint32"
+
+
+def _one_by_one(x, kernel, stride, padding, dilation, ceil_mode, least, nobody):
+    x, y, argmax, geometry, undo = _prepare(x, kernel, stride, padding, dilation, ceil_mode, nobody)
+    launch(_largest, cover(y.size), LINE, x, y, argmax, geometry, x.dtype.type(least), nobody)
+    return undo(y), undo(argmax)
+
+
+def _four_by_four(x, kernel, stride, padding, dilation, ceil_mode, least, nobody):
+    x, y, argmax, geometry, undo = _prepare(x, kernel, stride, padding, dilation, ceil_mode, nobody)
+    flat, sizes = (a.reshape(-1) for a in (x, y, argmax)), (*x.shape[1:], *y.shape[1:3])
+    bounds = x.dtype.type(least), nobody
+    launch(_largest_of_four, cover(y.size // 4), LINE, *flat, geometry, sizes, *bounds)
+    return undo(y), undo(argmax)
+
+
+def _prepare(x, kernel, stride, padding, dilation, ceil_mode, nobody):
     out = window_counts(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
     x, undo = _as_they_lie(x)
     y = empty(x, (len(x), *out, x.shape[3]))
-    argmax = empty(x, y.shape, _counter(kernel))
+    argmax = empty(x, y.shape, _counter(kernel, nobody))
     return x, y, argmax, (*kernel, *stride, *padding, *dilation), undo
 
 
@@ -180,15 +207,17 @@ def _largest_in_window(x, y, argmax, geometry):
 
 
 @jit
-def _largest(x, y, argmax, geometry):
-    """Thread i of the grid computes number i of y and argmax, (N, OH, OW, C) in row-major order."""
+def _largest(x, y, argmax, geometry, least, nobody):
+    """Thread i of the grid computes number i of y and argmax, (N, OH, OW, C) in row-major order.
+
+    Where nothing is larger than least, that is the result, and nobody the winner.
+    """
     kh, kw, sh, sw, ph, pw, dh, dw = geometry
     for i in mine(y.size):
         rest, c = split(i, y.shape[3])
         rest, column = split(rest, y.shape[2])
         n, row = split(rest, y.shape[1])
-        best = x.dtype.type(-math.inf)
-        winner = 0
+        best, winner = least, nobody
         for p in range(kh):
             iy = row * sh - ph + p * dh
             if 0 <= iy and iy < x.shape[1]:
@@ -205,10 +234,10 @@ def _largest(x, y, argmax, geometry):
 
 
 @jit
-def _largest_of_four(x, y, argmax, geometry, sizes):
+def _largest_of_four(x, y, argmax, geometry, sizes, least, nobody):
     """Thread i of the grid computes the four numbers of y and argmax that begin at 4 i; flat arrays.
 
-    sizes: (H, W, C, OH, OW) of images (N, H, W, C) and results (N, OH, OW, C).
+    sizes: (H, W, C, OH, OW) of images (N, H, W, C) and results (N, OH, OW, C). least, nobody: as above.
     """
     kh, kw, sh, sw, ph, pw, dh, dw = geometry
     h, w, channels, oh, ow = sizes
@@ -220,8 +249,8 @@ def _largest_of_four(x, y, argmax, geometry, sizes):
         rest, column = split(rest, ow)
         n, row = split(rest, oh)
         for e in range(4):
-            best[e] = -math.inf
-            winner[e] = 0
+            best[e] = least
+            winner[e] = nobody
         for p in range(kh):
             iy = row * sh - ph + p * dh
             if 0 <= iy and iy < h:
