@@ -16,13 +16,14 @@ from scipy import special  # noqa: E402
 
 from tinygrad_zen.kernels import cpu, reference  # noqa: E402
 from tinygrad_zen.kernels.cpu import _arrays, _compiled  # noqa: E402
+from tinygrad_zen.kernels.cpu._product import DEPTH, product  # noqa: E402
 from tinygrad_zen.kernels.cpu.activation import SOFTMAXES  # noqa: E402
 from tinygrad_zen.kernels.cpu.conv import (  # noqa: E402
     CONV2D_GRAD_WS,
     CONV2D_GRAD_XS,
     CONV2DS,
 )
-from tinygrad_zen.kernels.cpu.linear import MATMULS  # noqa: E402
+from tinygrad_zen.kernels.cpu.linear import MATMULS, linear  # noqa: E402
 from tinygrad_zen.kernels.cpu.optim import ADAMS  # noqa: E402
 from tinygrad_zen.kernels.cpu.pool import MAX_POOL2DS  # noqa: E402
 
@@ -242,6 +243,33 @@ def test_matmul_ladder(normal, matmul):
         for order in (np.copy, np.asfortranarray, scattered):
             args = converted([x, y], order)
             assert_equal(matmul, args, reference.matmul(*in_double(args)))
+
+
+def test_products_with_a_start(normal):
+    """In every memory order, in one go and in several, with columns and rows that hang over."""
+    for m, k, n in [(1, 1, 1), (33, 5, 64), (40, 3 * DEPTH + 1, 35), (2, 0, 3)]:
+        x, y, start = normal(m, k), normal(k, n), normal(n)
+        for order in (np.copy, np.asfortranarray, scattered):
+            args = [order(x), order(y), start]
+            expected = np.matmul(*in_double(args[:2])) + in_double([start])[0]
+            assert_equal(product, args, expected, 1e-5)
+
+
+def test_large_products_take_the_tiles(normal, monkeypatch):
+    """By matmul and linear alike, for stacks of rows and for transposed factors; others go to BLAS."""
+    taken = []
+    module = sys.modules[linear.__module__]
+    monkeypatch.setattr(module, "product", lambda *a: taken.append(1) or product(*a))
+    x, w, b = normal(2, 150, 96), normal(320, 96), normal(320)
+    check("linear", [x, w, b], 1e-5)
+    check("linear_activation", [x, w, b, "relu"], 1e-5)
+    check("matmul", [x, w.T], 1e-5)
+    assert bool(taken) == (x.dtype == np.float32)
+    taken.clear()
+    check("matmul", [normal(300, 1024), normal(1024, 32)], 1e-5, [])  # rows a page apart
+    check("matmul", [normal(20, 96), normal(96, 5000)], 1e-5, [])
+    check("matmul", [normal(2, 300, 96), normal(2, 96, 300)], 1e-5, [])
+    assert not taken
 
 
 def test_products_of_stacks(normal):

@@ -17,6 +17,8 @@ COMPILED = {
 }
 # For what only other kernels call: no entry from Python either.
 INNER = COMPILED | {"no_cpython_wrapper": True}
+# Copied into whoever calls it: one number of a loop over vectors, or a call too short for its arguments.
+INLINED = INNER | {"forceinline": True}
 # Sums in any order, fixed when compiling: then they fill vector registers, with many partial sums.
 REORDERED = INNER | {"fastmath": {"contract", "nsz", "reassoc"}}
 

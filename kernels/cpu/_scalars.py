@@ -12,10 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from ._compiled import INNER
-
-# a function that is called, not copied into the loop, would take one number at a time
-INLINED = INNER | {"forceinline": True}
+from ._compiled import INLINED
 
 _f = np.float32
 _ZERO, _HALF, _ONE, _TWO = _f(0), _f(0.5), _f(1), _f(2)

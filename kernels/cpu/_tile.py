@@ -24,9 +24,10 @@ products, and convolutions, whose rows are windows into an image.
 import functools
 
 import numpy as np
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
+from ._compiled import INLINED
 from ._vectors import REGISTERS, VECTOR_BYTES, Vectors, pointers, repeat
 
 VECTORS = 2
@@ -96,19 +97,65 @@ def tile_cover(n):
     Of all mixtures of both heights that with the fewest rows, then the fewest tiles. The last tile may
     hang over the end: there the list of rows repeats the last row, which is computed again.
     """
+    most = -(-n // ROWS)
     mixtures = [
-        [1] * tall + [0] * max(0, -(-(n - tall * ROWS) // SHORT))
-        for tall in range(-(-n // ROWS) + 1)
+        (tall, max(0, -(-(n - tall * ROWS) // SHORT)))
+        for tall in range(max(0, most - SHORT), most + 1)
     ]
-    tall = min(mixtures, key=lambda tall: (sum(ROWS if t else SHORT for t in tall), len(tall)))
-    ends = np.cumsum([ROWS if t else SHORT for t in tall])
+    tall, short = min(mixtures, key=lambda m: (m[0] * ROWS + m[1] * SHORT, sum(m)))
+    kinds = np.repeat([1, 0], [tall, short])
+    ends = np.cumsum(np.where(kinds, ROWS, SHORT))
     firsts = np.concatenate([[0], ends[:-1]])
-    tiles = np.stack([firsts, np.minimum(ends, n), tall], axis=1)
-    return tiles, np.minimum(np.arange(ends[-1]), n - 1)
+    return np.stack([firsts, np.minimum(ends, n), kinds], axis=1), np.minimum(
+        np.arange(ends[-1]), n - 1
+    )
 
 
 tile_from, tile_add = _tiles(ROWS)
 short_tile_from, short_tile_add = _tiles(SHORT)
+
+
+@njit(**INLINED)
+def any_tile_from(
+    tall, start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
+    runs, n_runs, length, step, b, b_at, b_stride,
+):  # fmt: skip
+    """tile_from with ROWS rows if tall, else with SHORT."""
+    if tall:
+        tile_from(start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
+                  runs, n_runs, length, step, b, b_at, b_stride)  # fmt: skip
+    else:
+        short_tile_from(start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
+                        runs, n_runs, length, step, b, b_at, b_stride)  # fmt: skip
+
+
+@njit(**INLINED)
+def any_tile_add(
+    tall, out, out_rows, out_at, a, a_rows, a_at, first,
+    runs, n_runs, length, step, b, b_at, b_stride,
+):  # fmt: skip
+    """tile_add with ROWS rows if tall, else with SHORT."""
+    if tall:
+        tile_add(out, out_rows, out_at, a, a_rows, a_at, first,
+                 runs, n_runs, length, step, b, b_at, b_stride)  # fmt: skip
+    else:
+        short_tile_add(out, out_rows, out_at, a, a_rows, a_at, first,
+                       runs, n_runs, length, step, b, b_at, b_stride)  # fmt: skip
+
+
+@intrinsic
+def copy_columns(typingctx, out, out_at, source, source_at):
+    """out[out_at + (0 .. COLUMNS)] = source[source_at + (0 .. COLUMNS)], as they lie in memory."""
+    signature = types.void(out, types.intp, source, types.intp)
+
+    def write(context, builder, signature, args):
+        out, out_at, source, source_at = pointers(context, builder, signature, args)
+        v = Vectors(builder, signature.args[0].dtype)
+        for i in range(VECTORS):
+            v.store(v.load(v.at(source, source_at), i), v.at(out, out_at), i)
+        return context.get_dummy_value()
+
+    return signature, write
 
 
 def _write_tile(v, height, args, start=None):

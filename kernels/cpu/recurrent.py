@@ -20,10 +20,11 @@ import numpy as np
 from numba import njit, prange
 
 from .. import reference
-from . import _blas, _scalars
+from . import _scalars
 from ._arrays import dense, empty
 from ._compiled import INNER, many, threaded
-from ._tile import columns, short_tile_add, short_tile_from, tile_add, tile_cover, tile_from
+from ._product import product_of_rows
+from ._tile import any_tile_add, any_tile_from, columns, tile_cover
 
 TANH, RELU, LSTM, GRU = range(4)  # cells
 
@@ -173,10 +174,10 @@ def _chunk(cell, tiles, rows, lengths, reverse, products, panels, bias, before, 
             for slot in range(len(products)):
                 gate, left, length = products[slot]
                 for panel in range(n_panels):
-                    _product(
+                    any_tile_from(
                         tall, bias, slot * units + panel * width,
                         kept, kept_rows, (slot * steps + t) * batch * units + panel * width,
-                        before, before_rows, t * batch * depth + left, first, one_run, length,
+                        before, before_rows, t * batch * depth + left, first, one_run, 1, length, 1,
                         panels, ((gate * n_panels + panel) * depth + left) * width, width,
                     )  # fmt: skip
             n = first
@@ -323,15 +324,15 @@ def _chunk_grad(
                 for n in range(first, end):
                     _add(gz[slot, at + n * units : at + (n + 1) * units], sums[tile, slot])
             for panel in range(len(panels_x)):
-                _product(
+                any_tile_from(
                     tall, zeros, 0, gx, gx_rows, t * batch * features + panel * width,
-                    gz, rows_of_units, at, first, from_x, units,
+                    gz, rows_of_units, at, first, from_x, len(from_x), units, 1,
                     panels_x, panel * panels_x.shape[1] * width, width,
                 )  # fmt: skip
             for panel in range(len(panels_h)):
-                _add_product(
+                any_tile_add(
                     tall, now, rows_of_units, panel * width,
-                    gz, rows_of_units, at, first, from_h, units,
+                    gz, rows_of_units, at, first, from_h, len(from_h), units, 1,
                     panels_h, panel * panels_h.shape[1] * width, width,
                 )  # fmt: skip
 
@@ -397,34 +398,12 @@ def _add(x, y):
         y[j] += x[j]
 
 
-@njit(**INNER)
-def _product(
-    tall, start, start_at, out, out_rows, out_at, a, a_rows, a_at, first, runs, length, b, b_at, width
-):  # fmt: skip
-    """One tile of a product, of either height: see _tile."""
-    if tall:
-        tile_from(start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
-                  runs, len(runs), length, 1, b, b_at, width)  # fmt: skip
-    else:
-        short_tile_from(start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
-                        runs, len(runs), length, 1, b, b_at, width)  # fmt: skip
-
-
-@njit(**INNER)
-def _add_product(tall, out, out_rows, out_at, a, a_rows, a_at, first, runs, length, b, b_at, width):
-    if tall:
-        tile_add(out, out_rows, out_at, a, a_rows, a_at, first,
-                 runs, len(runs), length, 1, b, b_at, width)  # fmt: skip
-    else:
-        short_tile_add(out, out_rows, out_at, a, a_rows, a_at, first,
-                       runs, len(runs), length, 1, b, b_at, width)  # fmt: skip
-
-
 def _weight_grad(gz, x, size):
     """The sum over steps and batch: (P, L, N, units), (L, N, K) -> (P H, K)."""
-    gz = gz.reshape(len(gz), -1, gz.shape[3])
-    gw = _blas.matmul(gz.swapaxes(1, 2), x.reshape(-1, x.shape[2]))
-    return gw[:, :size].reshape(-1, x.shape[2])
+    products, _, _, units = gz.shape
+    x = x.reshape(-1, x.shape[2])
+    rows = (np.arange(products) * len(x) * units).reshape(-1, 1) + np.arange(size)
+    return product_of_rows(gz, rows.reshape(-1), units, x)
 
 
 def _panels_by_gate(w, size):

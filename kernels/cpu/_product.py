@@ -1,0 +1,127 @@
+"""Matrix products by the micro-kernel (_tile): the second factor is packed, the first read where it lies.
+
+    out (M, N) = start (N,) + x (M, K) @ y (K, N)
+
+A tile of the result reads a few rows of x a number at a time, from wherever they lie, and COLUMNS
+columns of y a vector at a time. Those are far apart in memory, in places of the cache that displace
+each other; so y is copied first into panels (P, K, COLUMNS), each in the order in which it is read. A
+block of rows of x stays in the second cache, while one panel after the other passes through the first.
+"""
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from ._arrays import empty
+from ._compiled import COMPILED, INNER, many, threaded
+from ._tile import ROWS, any_tile_add, any_tile_from, columns, copy_columns, tile_cover
+
+DEPTH = 512  # of the panels that are packed at a time
+TOGETHER = 8  # tiles that make a block of rows
+
+
+def product(x, y, start=None, threads=True):
+    """start + x @ y, for x (M, K) and y (K, N) in any memory order, start (N,) or None: a new (M, N)."""
+    row, step = (stride // x.itemsize for stride in x.strides)
+    return product_of_rows(x, np.arange(len(x)) * row, step, y, start, threads)
+
+
+def product_of_rows(x, rows, step, y, start=None, threads=True):
+    """As product, for an array x of any shape: rows (M,), where each row begins, and how far its
+    numbers lie apart, count elements of x as they lie in memory.
+    """
+    depth, n_columns = y.shape
+    if 0 in (len(rows), depth, n_columns):
+        return np.zeros((len(rows), n_columns), x.dtype) + (0 if start is None else start)
+    width = columns(x.dtype)
+    n_panels = -(-n_columns // width)
+    panels = empty((n_panels, min(depth, DEPTH), width), x.dtype)
+    first_sum = np.zeros(n_panels * width, x.dtype)
+    if start is not None:
+        first_sum[:n_columns] = start
+    out = empty((len(rows), n_columns), x.dtype)
+    tiles, tile_rows = tile_cover(len(rows))
+    threads = threads and many(x, len(rows) * y.size)
+    together = TOGETHER
+    if threads:
+        together = min(TOGETHER, -(-len(tiles) // numba.get_num_threads()))
+    rows = rows[tile_rows]
+    for k in range(0, depth, DEPTH):
+        below = min(depth, k + DEPTH)
+        _pack(y[k:below], panels)
+        _blocks(
+            threads,
+            tiles,
+            together,
+            x,
+            rows + k * step,
+            step,
+            panels,
+            below - k,
+            first_sum,
+            k > 0,
+            out,
+        )
+    return out
+
+
+@njit(**COMPILED)
+def _pack(y, panels):
+    """y (K, N) into panels (P, K or more, COLUMNS), with zeros beyond the last column."""
+    depth, n_columns = y.shape
+    width, row = panels.shape[2], y.strides[0] // y.itemsize
+    dense_rows = y.strides[1] == y.itemsize
+    for panel in range(len(panels)):
+        left = panel * width
+        right = min(width, n_columns - left)
+        if dense_rows and right == width:
+            for k in range(depth):
+                copy_columns(panels, (panel * panels.shape[1] + k) * width, y, k * row + left)
+        else:
+            packed = panels[panel]
+            for j in range(width):
+                for k in range(depth):
+                    packed[k, j] = y[k, left + j] if j < right else 0
+
+
+@threaded
+def _blocks(tiles, together, x, x_rows, step, panels, depth, start, go_on, out):
+    for block in prange((len(tiles) + together - 1) // together):
+        part = tiles[block * together : (block + 1) * together]
+        _block(part, x, x_rows, step, panels, depth, start, go_on, out)
+
+
+@njit(**INNER)
+def _block(tiles, x, x_rows, step, panels, depth, start, go_on, out):
+    """Some tiles of out = start + the product; to go on, out += the product."""
+    n_columns, width = out.shape[1], panels.shape[2]
+    before = tiles[0, 0]
+    x_rows = x_rows[before : tiles[-1, 0] + ROWS]
+    # the last tile may repeat the last row
+    out_rows = np.minimum(np.arange(before, before + len(x_rows)), len(out) - 1) * n_columns
+    one_run = np.zeros(1, np.int64)
+    # a tile that hangs over the right edge is computed aside, and what exists of it copied
+    edge = np.empty((ROWS, width), x.dtype)
+    edge_rows, edge_x_rows = np.arange(ROWS) * width, np.empty(ROWS, np.int64)
+    for panel in range(len(panels)):
+        left, panel_at = panel * width, panel * panels.shape[1] * width
+        right = min(width, n_columns - left)
+        whole = right == width
+        for tile in range(len(tiles)):
+            first, end, tall = tiles[tile]
+            row = first - before
+            if not whole:
+                edge_x_rows[: len(x_rows) - row] = x_rows[row : row + ROWS]
+                if go_on:
+                    edge[: end - first, :right] = out[first:end, left:]
+            target, target_rows = (out, out_rows) if whole else (edge, edge_rows)
+            source_rows = x_rows if whole else edge_x_rows
+            at, row = (left, row) if whole else (0, 0)
+            if go_on:
+                any_tile_add(tall, target, target_rows, at, x, source_rows, 0, row,
+                             one_run, 1, depth, step, panels, panel_at, width)  # fmt: skip
+            else:
+                any_tile_from(tall, start, left, target, target_rows, at, x, source_rows, 0, row,
+                              one_run, 1, depth, step, panels, panel_at, width)  # fmt: skip
+            if not whole:
+                out[first:end, left:] = edge[: end - first, :right]
