@@ -11,7 +11,6 @@ results/systems.md.
 import argparse
 import csv
 import json
-import math
 import os
 import platform
 import subprocess
@@ -23,6 +22,12 @@ from pathlib import Path
 TABLE = Path(__file__).parent / "results" / "systems.md"
 # program -> (its row in the table, its figure in figures.json, what that is)
 SYSTEMS = {
+    "binary": (1, "accuracy", "test accuracy"),
+    "mlp": (3, "accuracy", "test accuracy"),
+    "mnist": (4, "accuracy", "test accuracy"),
+    "mnist-best": (4, "accuracy", "test accuracy"),
+    "cifar10": (5, "accuracy", "test accuracy"),
+    "cifar10-best": (5, "accuracy", "test accuracy"),
     "text-lstm": (2, "accuracy", "test accuracy"),
     "char-lm": (8, "bits", "bits per letter"),
 }
@@ -43,6 +48,7 @@ def ours(name, seed, threads, more):
 def peer(name, seed, threads, more):
     """Train the same network in PyTorch; -> (figure, seconds)."""
     import torch
+    from systems_torch import PEERS
 
     import tinygrad_zen as tz
     from tinygrad_zen import recipes
@@ -54,102 +60,7 @@ def peer(name, seed, threads, more):
     args = parser.parse_args(["--seed", str(seed), *more])
     args.epochs = args.epochs or (args.quick_epochs if args.quick else args.full_epochs)
     tz.seed(seed)
-    return PEERS[name](torch, recipe, args)
-
-
-def text_lstm(torch, recipe, args):
-    from tinygrad_zen import data
-
-    F = torch.nn.functional
-    parts, _, _ = recipe.samples(args)
-    (x, y), (x_dev, y_dev), (x_test, y_test) = parts
-    net = torch.nn.ModuleDict(
-        {
-            "embedding": torch.nn.Embedding(args.words, 32),
-            "lstm": torch.nn.LSTM(32, 64, batch_first=True),
-            "out": torch.nn.Linear(64, 1),
-        }
-    )
-    load(torch, net, recipe.Net(args.words))
-
-    def forward(x):
-        _, (h, _) = net["lstm"](net["embedding"](torch.from_numpy(x).long()))
-        return torch.sigmoid(net["out"](h[-1]))[:, 0]
-
-    def loss_of(p, y):
-        return F.binary_cross_entropy(p, torch.from_numpy(y).float())
-
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    batches = data.DataLoader(x, y, batch_size=args.batch_size, seed=args.seed)
-    best, kept, started = math.inf, None, time.perf_counter()
-    for _ in range(args.epochs):
-        for inputs, target in batches:
-            optimizer.zero_grad()
-            loss_of(forward(inputs), target).backward()
-            optimizer.step()
-        with torch.no_grad():
-            loss = loss_of(forward(x_dev), y_dev).item()
-        if loss < best:
-            best, kept = loss, {k: v.clone() for k, v in net.state_dict().items()}
-    seconds = time.perf_counter() - started
-    net.load_state_dict(kept)
-    with torch.no_grad():
-        return float(((forward(x_test).numpy() > 0.5) == y_test).mean()), seconds
-
-
-def char_lm(torch, recipe, args):
-    from tinygrad_zen import data
-
-    F = torch.nn.functional
-    chars, train, test = recipe.samples(args)
-    x, y = recipe.windows(train, args.length)
-    net = torch.nn.ModuleDict(
-        {
-            "embedding": torch.nn.Embedding(len(chars), 64),
-            "gru": torch.nn.GRU(64, args.hidden, batch_first=True),
-            "out": torch.nn.Linear(args.hidden, len(chars)),
-        }
-    )
-    load(torch, net, recipe.Net(len(chars), hidden=args.hidden))
-
-    def read(x, state=None):
-        y, state = net["gru"](net["embedding"](torch.from_numpy(x)), state)
-        return net["out"](y).swapaxes(1, 2), state
-
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    batches = data.DataLoader(x, y, batch_size=args.batch_size, seed=args.seed)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=5e-3, total_steps=args.epochs * len(batches)
-    )
-    x_val, y_val = recipe.windows(test, args.length)
-    started = time.perf_counter()
-    for _ in range(args.epochs):
-        for inputs, target in batches:
-            optimizer.zero_grad()
-            F.cross_entropy(read(inputs)[0], torch.from_numpy(target)).backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-        with torch.no_grad():
-            F.cross_entropy(read(x_val)[0], torch.from_numpy(y_val))
-    seconds = time.perf_counter() - started
-
-    x, y = recipe.windows(test, (len(test) - 1) // 20)
-    loss, state = 0.0, None
-    with torch.no_grad():
-        for i in range(0, x.shape[1], 200):
-            scores, state = read(x[:, i : i + 200], state)
-            target = torch.from_numpy(y[:, i : i + 200])
-            loss += F.cross_entropy(scores, target, reduction="sum").item()
-    return loss / y.size / math.log(2), seconds
-
-
-PEERS = {"text-lstm": text_lstm, "char-lm": char_lm}
-
-
-def load(torch, net, start):
-    """Give a network in PyTorch the weights that the recipe's starts with, name by name."""
-    net.load_state_dict({k: torch.from_numpy(v) for k, v in start.state_dict().items()})
+    return PEERS[name](recipe, args)
 
 
 def line(name, seeds, results, machine):

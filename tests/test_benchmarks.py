@@ -205,9 +205,39 @@ def test_a_quick_proof_is_printed_and_not_written():
 # systems.py
 
 
+def pictures(channels, size):
+    """Handwritten digits of 8 x 8 blown up to the size of the real pictures; 600 and 200 of them."""
+    (x, y), _ = data.digits()
+    side = size // 8
+    rest = (size - 8 * side) // 2
+    x = np.kron(x[:800], np.ones((1, 1, side, side), np.float32))
+    x = np.pad(x, ((0, 0), (0, 0), (rest, rest), (rest, rest))).repeat(channels, axis=1)
+    return (x[:600], y[:600]), (x[600:], y[600:800])
+
+
+@pytest.mark.parametrize("name", ["binary", "mlp", "mnist", "mnist-best", "cifar10"])
+def test_recipes_and_their_twins_in_pytorch_end_alike(name, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    load("systems_torch", monkeypatch)
+    systems = load("systems", monkeypatch)
+    monkeypatch.setattr(data, "mnist", lambda: pictures(1, 28))
+    monkeypatch.setattr(data, "cifar10", lambda: pictures(3, 32))
+    more = ["--quick", "--epochs", "2"]
+    theirs, _ = systems.peer(name, 0, "1", more)
+    recipe = recipes.find(name)
+    parser = argparse.ArgumentParser()
+    recipe.add_arguments(parser)
+    recipes.run(recipe, parser.parse_args([*more, "--out", str(tmp_path)]))
+    ours = json.loads((tmp_path / "figures.json").read_text())["accuracy"]
+    # dropout draws its own numbers on either side
+    assert ours == pytest.approx(theirs, abs=0.2 if name == "mnist-best" else 0.02)
+    assert ours > 0.25
+
+
 def test_systems_agree_with_pytorch_and_fill_their_line(tmp_path, monkeypatch):
     """On the shortest of trainings both ways end at one figure, and only their line changes."""
     pytest.importorskip("torch")
+    load("systems_torch", monkeypatch)
     systems = load("systems", monkeypatch)
     text = "to be or not to be\n" * 400
     monkeypatch.setattr(data, "tinyshakespeare", lambda: (text, text[:500]))
