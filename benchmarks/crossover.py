@@ -2,24 +2,25 @@
 
     python benchmarks/crossover.py                                   # usable backends, every op
     python benchmarks/crossover.py --ops matmul --between numpy numba:matmul_parallel
-    python benchmarks/crossover.py --json crossover.json --plot crossover.png
+    python benchmarks/crossover.py --threads 1 --keep                # into benchmarks/results/
 
-A contender is a backend (its default kernel) or backend:rung. Every size is a power of two, and each
+A contender is a backend (its default kernel), backend:rung, or torch. Every size is a power of two, and each
 contender is checked and timed as in kernels.py. The arrays lie where the backend computes: copies to a
 GPU and back are not counted.
 """
 
 import argparse
 import itertools
-import json
 import os
 from pathlib import Path
 from typing import NamedTuple
 
-from train import machine
+import record
+from contenders import Contender, contenders, device, kind, measure, place, places
+from operations import OPS
+from threads import confine
 
 import tinygrad_zen as tz
-from kernels import OPS, Contender, contenders, device, kind, measure, versions
 
 
 class Sweep(NamedTuple):
@@ -48,7 +49,7 @@ QUICK = 3  # sizes of a trial
 def contender(op, text):
     """ "numba" or "numba:matmul_tiled" as a Contender, named as it was given."""
     where, _, rung = text.partition(":")
-    be = tz.backend(where)
+    be = place(where)
     if not rung:
         return Contender(be, text, getattr(be.kernels, op), True)
     known = {c.name: c for c in contenders(op, be)}
@@ -114,16 +115,35 @@ def print_sweep(op, sizes, times):
         print("  none overtakes another")
 
 
-def plot(results, path):
+def table(results):
+    """Lines of Markdown: who overtakes whom, then the times of each op."""
+    versions = ", ".join(map(" ".join, results["versions"].items()))
+    lines = [
+        f"# Crossovers, {results['date']}",
+        f"{results['machine']}; float32; {versions}.",
+        "From which size on one is faster than the other; times in microseconds a call.",
+    ]
+    for op, r in results["ops"].items():
+        passed = [
+            f"{p['who']} overtakes {p['whom']} between {p['not_yet']:,} and {p['from']:,}"
+            for p in r["overtakings"]
+        ]
+        rows = [
+            [f"{n:,}", *(f"{t[i] * 1e6:,.1f}" if t[i] else "" for t in r["seconds"].values())]
+            for i, n in enumerate(r["sizes"])
+        ]
+        words = "; ".join(passed) or "none overtakes another"
+        lines += ["", f"## {op}", "", f"n: {SWEEPS[op].what}. {words}.", ""]
+        lines += record.markdown(["n", *r["seconds"]], rows)
+    return lines
+
+
+def draw(figure, results):
     """A chart for each op: time by size, a dotted line at each overtaking."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise SystemExit('--plot needs matplotlib: pip install "tinygrad-zen[plots]"') from e
     ops = results["ops"]
     columns = min(3, len(ops))
     rows = -(-len(ops) // columns)
-    figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
+    figure.set_size_inches(3.6 * columns, 2.6 * rows)
     charts = figure.subplots(rows, columns, squeeze=False).ravel()
     for chart in charts[len(ops) :]:
         chart.set_visible(False)
@@ -137,16 +157,13 @@ def plot(results, path):
         chart.grid(True, alpha=0.2)
         chart.legend(fontsize=7)
     figure.suptitle(results["machine"], fontsize=9)
-    figure.savefig(path, dpi=150)
 
 
 def parse(argv):
-    usable = [
-        name
-        for name, state in tz.backends().items()
-        if state == "usable" and kind(tz.backend(name)) != "sim"
-    ]
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    usable = [name for name in places() if kind(place(name)) != "sim"]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ops", nargs="+", choices=SWEEPS, default=list(SWEEPS))
     parser.add_argument(
         "--between",
@@ -155,15 +172,21 @@ def parse(argv):
         metavar="BACKEND[:RUNG]",
         help="who runs; a rung only with the --ops that has it",
     )
+    parser.add_argument("--threads", type=int, help="and cores; all by default")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, few rounds")
     parser.add_argument("--rounds", type=int, help="blocks of calls a contender (7; 3 if quick)")
     parser.add_argument("--seconds", type=float, help="length of a block (0.05; 0.002 if quick)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw times by size")
+    parser.add_argument("--keep", action="store_true", help="write into benchmarks/results/")
+    parser.add_argument("--to", type=Path, default=record.RESULTS, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     options.rounds = options.rounds or (3 if options.quick else 7)
     options.seconds = options.seconds or (0.002 if options.quick else 0.05)
     options.limit = 2.0  # seconds a call
+    if options.threads:
+        confine(options.threads)
+    options.threads = options.threads or os.cpu_count()
     return options
 
 
@@ -174,7 +197,8 @@ def main(argv=None):
     except (ValueError, tz.BackendUnavailable) as e:
         raise SystemExit(str(e)) from e
     devices = {c.name: device(c.backend) for group in groups.values() for c in group}
-    results = {"machine": machine(os.cpu_count()), "devices": devices, "ops": {}}
+    # the last device, a card where there is one, names the files
+    results = record.begin(options.threads) | {"device": [*devices.values()][-1], "ops": {}}
     print(results["machine"])
     for name, where in devices.items():
         print(f"{name} computes on {where}")
@@ -190,11 +214,14 @@ def main(argv=None):
                 for a, b, begin, before in overtakings(sizes, times)
             ],
         }
-    results["versions"] = versions()
+    results["versions"] = record.versions()
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        record.write_json(options.json, results)
     if options.plot:
-        plot(results, options.plot)
+        record.save_chart(options.plot, draw, results)
+    if options.keep:
+        results = record.joined("crossover", results, "ops", options.to)
+        record.keep("crossover", results, table(results), draw, options.to)
 
 
 if __name__ == "__main__":

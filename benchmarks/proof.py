@@ -19,7 +19,7 @@ from pathlib import Path
 
 import proof_gradients
 import proof_runs
-from train import machine
+from record import machine
 
 SECTIONS = {**proof_gradients.SECTIONS, **proof_runs.SECTIONS}
 RESULTS = Path(__file__).resolve().parent / "results" / "proof.md"

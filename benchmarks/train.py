@@ -1,228 +1,269 @@
 """One training step (forward, backward, Adam) of whole networks, engine beside engine.
 
-    python benchmarks/train.py                                  # every network, every engine found
-    python benchmarks/train.py --nets tabular --engines numpy torch --rounds 9 --threads 1
+    python benchmarks/train.py                                   # all networks, all engines, one core
+    python benchmarks/train.py --nets mnist cifar --engines numba torch-fused --threads 2
+    python benchmarks/train.py --device cuda --nets mnist mnist@512 --keep
 
-Each engine runs in a process of its own. All start from the same weights, and their losses over the
-first steps must agree before anything is timed. Then rounds alternate: a block of steps of one
-engine, a block of the next. Shown: the median time of a step over rounds, the fastest, and the ratio
-to PyTorch's. PyTorch eager, its default Adam; install it with `pip install -e ".[judges]"`.
+Each engine runs in a process of its own, on as many cores as --threads says. All start from the same
+weights, and their losses over the first steps must be those of our engine in float64 before anything
+is timed. Then rounds alternate: a block of steps of one engine, a block of the next. Shown: the median
+time of a step over rounds, the fastest, the time of the best peer over ours, the peak memory of the
+process, and the time from its start to the end of its first step, with warm caches. PyTorch, JAX and
+Keras come with `pip install -e ".[peers]"`. --keep writes results/train-DATE-CORES.json, .md and .png.
 """
 
 import argparse
-import json
+import math
 import os
-import platform
 import statistics
-import subprocess
-import sys
+import tempfile
 import time
 from pathlib import Path
 
+import networks
 import numpy as np
+import record
+from engines import ENGINES, EngineFailed, Running, available
 
-NETS = {
-    "tabular": "10-64-1 sigmoid network, batch 32",
-    "wide": "784-512-1, batch 128",
-    "mnist": "MNIST network (conv 32, conv 64, dense 64), batch 64",
-    "cifar10": "CIFAR network (conv 32, 64, 64, dense 64), batch 32",
-}
-SHAPES = {
-    "tabular": (32, 10),
-    "wide": (128, 784),
-    "mnist": (64, 1, 28, 28),
-    "cifar10": (32, 3, 32, 32),
-}
+TOLERANCE = 1e-5  # of a loss, relative, against float64
+# Keras adds epsilon to Adam's root before its correction, which matters where gradients are tiny
+TOLERANCES = {"keras": 1e-3}
+PAUSE = 0.3  # seconds between blocks where threads of the last one may still spin
+LIBRARIES = {"torch": "PyTorch", "jax": "JAX", "keras": "Keras"}
 
 
-def layers(nn, net):
-    """The layers of a network: nn is torch.nn or tinygrad_zen.nn, whose names agree."""
-    if net == "tabular":
-        return [nn.Linear(10, 64), nn.Sigmoid(), nn.Linear(64, 1)]
-    if net == "wide":
-        return [nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 1)]
-    if net == "mnist":
-        return [
-            *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Flatten(), nn.Linear(1600, 64), nn.ReLU(), nn.Linear(64, 10)),
-        ]
+def launch(name, network, file, options):
+    """An engine past its first steps, its caches warm: the last of so many processes of it."""
+    for left in range(options.starts - 1, -1, -1):
+        running = Running(name, network, file, options.threads, options.device)
+        if left:
+            running.close()
+    return running
+
+
+def check(running, expected):
+    """Stop if the losses of an engine are not the expected ones."""
+    allowed = TOLERANCES.get(running.name, TOLERANCE)
+    if not np.allclose(running.losses, expected, rtol=allowed, atol=0):
+        raise SystemExit(
+            f"{running.name}: its losses {running.losses} are not {expected} to {allowed:g} relative"
+        )
+
+
+def measure(network, names, options):
+    """Check and time engines on a network; -> {engine: what was measured}. A peer may fail."""
+    weights = networks.weights(network)
+    one_bias = {e: e == "keras" for e in names}
+    expected = {b: networks.reference_losses(network, weights, b) for b in {*one_bias.values()}}
+    running = {}
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(file := f"{folder}/weights.npz", **weights)
+        for name in names:
+            if ENGINES[name].images and not network.image:
+                continue
+            try:
+                running[name] = launch(name, network, file, options)
+            except EngineFailed as e:
+                if ENGINES[name].ours:
+                    raise SystemExit(str(e)) from e
+                print(f"  left out: {e}")
+                continue
+            check(running[name], expected[one_bias[name]])
+    times = alternate(running, options)
+    found = {name: facts(r, times[name], expected[one_bias[name]]) for name, r in running.items()}
+    for r in running.values():
+        r.close()
+    return found
+
+
+def alternate(running, options):
+    """Seconds a step for each engine: one number a round, blocks in turn."""
+    steps, times = {}, {name: [] for name in running}
+    for name, r in running.items():
+        once = min(r.block(3), r.block(3))  # also settles caches
+        steps[name] = max(3, math.ceil(options.seconds / once))
+    for _ in range(options.rounds):
+        for name, r in running.items():
+            if options.threads > 1:
+                time.sleep(PAUSE)
+                r.block(1)  # wakes its threads
+            times[name].append(r.block(steps[name]))
+    return times
+
+
+def facts(running, seconds, expected):
+    return {
+        "version": running.version,
+        "device": running.device,
+        "median": statistics.median(seconds),
+        "min": min(seconds),
+        "rounds": seconds,
+        "start": running.start,
+        "memory": running.memory,
+        "error": max(abs(a / b - 1) for a, b in zip(running.losses, expected, strict=True)),
+    }
+
+
+def best_peer(found):
+    """The fastest engine by median that is not ours, or None."""
+    peers = {name: f["median"] for name, f in found.items() if not ENGINES[name].ours}
+    return min(peers, key=peers.get) if peers else None
+
+
+def ratio(found, name):
+    """The time of the best peer over that of an engine; None without a peer."""
+    peer = best_peer(found)
+    return found[peer]["median"] / found[name]["median"] if peer else None
+
+
+# the report
+
+
+def print_network(network, found):
+    print(f"\n{network.title}, batch {network.batch}")
+    print(f"  {'':20}{'median':>11}{'fastest':>11}{'best peer / it':>16}{'memory':>10}{'start':>9}")
+    for name, f in found.items():
+        share = ratio(found, name)
+        print(
+            f"  {name:20}{record.milliseconds(f['median']):>11}{record.milliseconds(f['min']):>11}"
+            f"{'-' if share is None else f'{share:.2f}':>16}"
+            f"{f['memory'] / 2**20:>7.0f} MB{f['start']:>7.2f} s",
+            flush=True,
+        )
+
+
+def table(results):
+    """Lines of Markdown: one line a network, then all that was measured."""
+    nets = results["nets"]
+    measured = {e for net in nets.values() for e in net["engines"]}
+    ours = [e for e, engine in ENGINES.items() if engine.ours and e in measured]
+    modules = {e: ENGINES[e].module.removeprefix("engine_") for e in measured}
+    theirs = [m for m in LIBRARIES if m in modules.values()]
+    short, long = [], []
+    for net in nets.values():
+        found, cells = net["engines"], [f"{net['title']}, batch {net['batch']}"]
+        cells += [record.milliseconds(found[e]["median"]) if e in found else "" for e in ours]
+        for module in theirs:
+            variants = {e: f["median"] for e, f in found.items() if modules[e] == module}
+            best = min(variants, key=variants.get) if variants else None
+            cells.append(record.milliseconds(variants[best]) if best else "")
+            if module == "torch" and best:
+                cells[-1] += f" ({best.removeprefix('torch').lstrip('-') or 'eager'})"
+        if theirs:
+            cells += [f"{ratio(found, e):.2f}" if e in found else "" for e in ours if e != "numpy"]
+        short.append(cells)
+        for name, f in found.items():
+            values = f["median"], f["min"], f["memory"] / 2**20, f["start"], f["error"]
+            median, fastest = map(record.milliseconds, values[:2])
+            more = f"{values[2]:.0f} MB", f"{values[3]:.2f} s", f"{values[4]:.0e}"
+            long.append([cells[0], name, median, fastest, *more])
+    ratios = [f"best peer / {e}" for e in ours if e != "numpy"] if theirs else []
+    head = ["training step (forward, backward, Adam)", *ours, *(LIBRARIES[m] for m in theirs)]
+    more = ["engine", "median", "fastest", "peak memory", "start to first step", "error of losses"]
+    versions = dict.fromkeys(f["version"] for n in nets.values() for f in n["engines"].values())
     return [
-        *(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(64, 64, 3), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(1024, 64), nn.ReLU(), nn.Linear(64, 10)),
+        f"# Training steps, {results['date']}",
+        f"{results['machine']}; {results['device']}; float32; {'; '.join(versions)}.",
+        "Medians over alternating rounds; the losses of the first steps are those of float64.",
+        "",
+        *record.markdown([*head, *ratios], short),
+        "",
+        *record.markdown(["network", *more], long),
     ]
 
 
-def batch(net):
-    rng = np.random.default_rng(0)
-    shape = SHAPES[net]
-    x = rng.standard_normal(shape, dtype=np.float32)
-    if net in ("tabular", "wide"):
-        return x, (rng.random((shape[0], 1)) < 0.5).astype(np.float32)
-    return x, rng.integers(0, 10, shape[0])
-
-
-def weights(shapes):
-    """The same starting weights for every engine, of about He's size."""
-    rng = np.random.default_rng(1)
-    scale = {name: np.sqrt(1 / max(np.prod(s[1:]), 1)) for name, s in shapes.items()}
-    return {n: (rng.standard_normal(s) * scale[n]).astype(np.float32) for n, s in shapes.items()}
-
-
-def torch_step(net, threads):
-    import torch
-    from torch.nn import functional as F
-
-    torch.set_num_threads(threads)
-    model = torch.nn.Sequential(*layers(torch.nn, net))
-    start = weights({n: tuple(p.shape) for n, p in model.state_dict().items()})
-    model.load_state_dict({n: torch.from_numpy(w) for n, w in start.items()})
-    x, y = (torch.from_numpy(a) for a in batch(net))
-    loss_of = F.cross_entropy if x.ndim == 4 else F.binary_cross_entropy_with_logits
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-
-    def step():
-        optimizer.zero_grad()
-        loss = loss_of(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step, f"PyTorch {torch.__version__}"
-
-
-def zen_step(net, backend):
-    import tinygrad_zen as tz
-    from tinygrad_zen import nn, optim
-    from tinygrad_zen.nn import functional as F
-
-    tz.set_backend(backend)
-    model = nn.Sequential(*layers(nn, net))
-    model.load_state_dict(weights({n: p.shape for n, p in model.state_dict().items()}))
-    x, y = (tz.tensor(a) for a in batch(net))
-    loss_of = F.cross_entropy if x.ndim == 4 else F.binary_cross_entropy_with_logits
-    optimizer = optim.Adam(model.parameters(), lr=1e-3)
-
-    def step():
-        optimizer.zero_grad()
-        loss = loss_of(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step, f"tinygrad_zen {tz.__version__}, NumPy {np.__version__}"
-
-
-def worker(engine, net, threads):
-    """Answers on stdout what stdin asks: the first losses, then blocks of timed steps."""
-    step, version = torch_step(net, threads) if engine == "torch" else zen_step(net, engine)
-    losses = [float(step()) for _ in range(5)]
-    print(json.dumps({"losses": losses, "version": version}), flush=True)
-    for line in sys.stdin:
-        steps = int(line)
-        begin = time.perf_counter()
-        for _ in range(steps):
-            step()
-        print(json.dumps((time.perf_counter() - begin) / steps), flush=True)
-
-
-def start(engine, net, threads):
-    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--worker", engine, net, str(threads)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | dict.fromkeys(variables, str(threads)),
+def draw(figure, results):
+    """Bars for each network: the median of each engine, ours in colour."""
+    nets = results["nets"]
+    columns = min(3, len(nets))
+    rows = -(-len(nets) // columns)
+    figure.set_size_inches(4 * columns, 2.4 * rows + 0.4)
+    charts = figure.subplots(rows, columns, squeeze=False).ravel()
+    for chart in charts[len(nets) :]:
+        chart.set_visible(False)
+    for chart, (name, net) in zip(charts, nets.items(), strict=False):
+        found = net["engines"]
+        medians = [f["median"] * 1e3 for f in found.values()]
+        colours = ["tab:orange" if ENGINES[e].ours else "tab:gray" for e in found]
+        bars = chart.barh(list(found), medians, color=colours)
+        chart.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
+        chart.invert_yaxis()
+        chart.margins(x=0.15)
+        chart.tick_params(labelsize=7)
+        chart.set_title(f"{name}, batch {net['batch']}: ms a step", fontsize=9)
+    figure.suptitle(
+        f"{results['machine']}; {results['device']}; {results['date']}; shorter is better",
+        fontsize=8,
     )
-    hello = process.stdout.readline()
-    if not hello:
-        raise SystemExit(f"{engine} on {net}: the process ended before its first steps")
-    return process, json.loads(hello)
 
 
-def block(process, steps):
-    process.stdin.write(f"{steps}\n")
-    process.stdin.flush()
-    return json.loads(process.stdout.readline())
+def keep(results, where):
+    """Put the networks of this run into the file of the day, and write it anew."""
+    results = record.joined("train", results, "nets", where)
+    order = list(networks.NETWORKS)
+    known = {n: net for n, net in results["nets"].items() if net["kind"] in order}
+    place = {n: (order.index(net["kind"]), net["batch"]) for n, net in known.items()}
+    others = {n: net for n, net in results["nets"].items() if n not in known}
+    results["nets"] = {n: known[n] for n in sorted(place, key=place.get)} | others
+    record.keep("train", results, table(results), draw, where)
 
 
-def measure(net, engines, rounds, seconds, threads):
-    """Seconds a step for each engine: one number a round, blocks in turn."""
-    running = {e: start(e, net, threads) for e in engines}
-    first = next(iter(running.values()))[1]["losses"]
-    for engine, (_, hello) in running.items():
-        if not np.allclose(hello["losses"], first, rtol=1e-3):
-            raise SystemExit(
-                f"{net}: losses part: {engine} {hello['losses']}, {engines[0]} {first}"
-            )
-    steps = {
-        e: max(3, int(seconds / block(p, 3))) for e, (p, _) in running.items()
-    }  # also warms up
-    times = {e: [] for e in engines}
-    for _ in range(rounds):
-        for engine, (process, _) in running.items():
-            times[engine].append(block(process, steps[engine]))
-    for process, _ in running.values():
-        process.stdin.close()
-        process.wait()
-    return times, {e: hello["version"] for e, (_, hello) in running.items()}
+def network(text):
+    try:
+        return networks.find(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
 
 
-def usable():
-    import importlib.util
-
-    import tinygrad_zen as tz
-
-    engines = [name for name, state in tz.backends().items() if state == "usable"]
-    return engines + (["torch"] if importlib.util.find_spec("torch") else [])
-
-
-def machine(threads):
-    name = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
+def parse(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    nets = ", ".join(networks.NETWORKS)
+    parser.add_argument("--nets", nargs="+", type=network, metavar="NAME[@BATCH]", help=nets)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, metavar="ENGINE",
+                        help=", ".join(ENGINES) + "; by default all that can run")  # fmt: skip
+    parser.add_argument("--threads", type=int, help="and cores (1; on a card all)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, help="blocks of steps an engine (7; 2 if quick)")
+    parser.add_argument("--seconds", type=float, help="length of a block (0.4; 0.02 if quick)")
+    parser.add_argument("--starts", type=int, help="processes an engine; the last counts (2; 1)")
+    parser.add_argument("--quick", action="store_true", help="a trial, whose times say nothing")
+    parser.add_argument("--keep", action="store_true", help="write into benchmarks/results/")
+    parser.add_argument("--to", type=Path, default=record.RESULTS, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    quick = options.quick
+    options.nets = options.nets or [networks.find(name) for name in networks.NETWORKS]
+    options.rounds = options.rounds or (2 if quick else 7)
+    options.seconds = options.seconds or (0.02 if quick else 0.4)
+    options.starts = options.starts or (1 if quick else 2)
+    options.threads = options.threads or (1 if options.device == "cpu" else os.cpu_count())
+    usable = available(options.device)
+    options.engines = options.engines or usable
+    cannot = [name for name in options.engines if name not in usable]
+    if cannot or not usable:
+        parser.error(
+            f"cannot run here on {options.device}: {', '.join(cannot) or 'any engine'}; these can: "
+            f"{', '.join(usable) or 'none'}"
         )
-        if Path("/proc/cpuinfo").exists()
-        else iter([platform.processor()]),
-        "unknown",
-    )
-    return f"{name}, {os.cpu_count()} cores, {threads} threads, Python {platform.python_version()}"
+    return options
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--engines", nargs="+", help="backends, and torch; all usable by default")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of one timed block")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--json", type=Path, help="write the results here as well")
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        engine, net, threads = options.worker
-        return worker(engine, net, int(threads))
-    engines = options.engines or usable()
-    results = {"machine": machine(options.threads), "nets": {}}
+def main(argv=None):
+    options = parse(argv)
+    results = record.begin(options.threads) | {"nets": {}}
     print(results["machine"])
     for net in options.nets:
-        times, versions = measure(net, engines, options.rounds, options.seconds, options.threads)
-        peer = statistics.median(times["torch"]) if "torch" in times else None
-        print(f"\n{NETS[net]}; float32; losses of the first 5 steps agree to 1e-3")
-        for engine, seconds in times.items():
-            median = statistics.median(seconds)
-            ratio = f"  {median / peer:5.2f} of PyTorch's time" if peer else ""
-            print(
-                f"  {engine:8s} median {median * 1e3:8.3f} ms  min {min(seconds) * 1e3:8.3f} ms{ratio}"
-            )
-        results["nets"][net] = {"versions": versions, "seconds": times}
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        found = measure(net, options.engines, options)
+        if not found:
+            raise SystemExit(f"{net.name}: none of {', '.join(options.engines)} runs it")
+        results["device"] = next(iter(found.values()))["device"]
+        print_network(net, found)
+        results["nets"][net.name] = {
+            "kind": net.kind, "title": net.title, "batch": net.batch, "engines": found,
+        }  # fmt: skip
+    if options.keep:
+        keep(results, options.to)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def load(name, monkeypatch):
 
 @pytest.fixture
 def kernels(monkeypatch):
-    load("train", monkeypatch)
+    monkeypatch.syspath_prepend(BENCHMARKS)
     return load("kernels", monkeypatch)
 
 
@@ -41,29 +41,50 @@ def crossover(kernels, monkeypatch):
     return load("crossover", monkeypatch)
 
 
+@pytest.fixture
+def train(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return load("train", monkeypatch)
+
+
 TINY = "--quick", "--rounds", 1, "--seconds", 0.0005
+
+
+def kept(folder, name):
+    """The results of the one run that was kept: its JSON and its Markdown."""
+    (file,) = folder.glob(f"{name}-*.json")
+    assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    return json.loads(file.read_text()), file.with_suffix(".md").read_text()
+
+
+# kernels.py and crossover.py
 
 
 def test_kernels_from_end_to_end(tmp_path):
     pytest.importorskip("matplotlib")
     usable = [b for b in ("numpy", "numba") if tz.backends()[b] == "usable"]
-    file, picture = tmp_path / "k.json", tmp_path / "k.png"
-    options = "--ops", "matmul", "adam_", "--backends", *usable, "--json", file, "--plot", picture
-    done = run("kernels.py", *TINY, *options)
+    options = "--ops", "matmul", "adam_", "--backends", *usable, "--threads", 1
+    done = run("kernels.py", *TINY, *options, "--keep", "--to", tmp_path)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "measured peaks" in done.stdout and "GFLOP/s" in done.stdout and done.stdout.isascii()
-    results = json.loads(file.read_text())
-    assert set(results) == {"machine", "versions", "peaks", "results"}
+    results, text = kept(tmp_path, "kernels")
+    assert results["threads"] == 1 and ", 1 thread," in results["machine"]
     assert results["versions"]["numpy"] == np.__version__
     assert all(rate > 0 for rate in results["peaks"]["CPU"].values())
-    for row in results["results"]:
+    for row in [row for rows in results["ops"].values() for row in rows]:
         assert row["seconds"] > 0 and row["error"] < 1e-4 and row["device"] == "CPU"
         assert row["gflops"] == pytest.approx(row["flops"] / row["seconds"] / 1e9)
         assert row["share"] > 0 and row["roof"] in ("arithmetic", "memory")
-    names = {row["kernel"] for row in results["results"] if row["backend"] == "numba"}
+    names = {
+        r["kernel"] for rows in results["ops"].values() for r in rows if r["backend"] == "numba"
+    }
     if "numba" in usable:
         assert {"matmul_loops", "matmul_blas", "adam_loops_"} <= names
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "## adam_" in text and "| 32x32x32 | numpy | **reference** |" in text
+    done = run("kernels.py", *TINY, "--threads", 1, "--ops", "gelu", "--backends", "numpy", "--keep",
+               "--to", tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list(kept(tmp_path, "kernels")[0]["ops"]) == ["matmul", "adam_", "gelu"]
 
 
 OWN = """
@@ -91,44 +112,47 @@ def test_a_kernel_of_ones_own(tmp_path):
 
 def test_crossover_from_end_to_end(tmp_path):
     pytest.importorskip("matplotlib")
-    file, picture = tmp_path / "c.json", tmp_path / "c.png"
     contenders = ["numpy"]
     if tz.backends()["numba"] == "usable":
         contenders += ["numba", "numba:matmul_rows"]
-    options = "--ops", "matmul", "--between", *contenders, "--json", file, "--plot", picture
+    options = "--ops", "matmul", "--between", *contenders, "--keep", "--to", tmp_path
     done = run("crossover.py", *TINY, *options)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    result = json.loads(file.read_text())["ops"]["matmul"]
-    assert result["sizes"] == [4, 8, 16] and list(result["seconds"]) == contenders
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    results, text = kept(tmp_path, "crossover")
+    assert results["ops"]["matmul"]["sizes"] == [4, 8, 16]
+    assert list(results["ops"]["matmul"]["seconds"]) == contenders
+    assert f"| n | {' | '.join(contenders)} |" in text
     done = run("crossover.py", *TINY, "--ops", "matmul", "--between", "numpy:none")
     assert done.returncode == 1 and "no rung 'none': choose from reference" in done.stderr
 
 
-def test_train_from_end_to_end(tmp_path):
-    options = "--nets", "tabular", "--engines", "numpy", "--rounds", 1, "--seconds", 0.01
-    done = run("train.py", *options, "--json", tmp_path / "t.json")
-    assert done.returncode == 0 and "numpy    median" in done.stdout, done.stderr
-    assert json.loads((tmp_path / "t.json").read_text())["nets"]["tabular"]["seconds"]["numpy"]
+def test_pytorchs_kernels_compute_the_same(kernels):
+    """Every op at its small sizes, as its row is checked before it is timed."""
+    pytest.importorskip("torch")
+    for name, op in kernels.OPS.items():
+        (c,) = kernels.contenders(name, "torch")
+        for size in op.sizes["quick"]:
+            right = sys.modules["contenders"].expected(name, size)
+            assert sys.modules["contenders"].error(c, name, size, right) < 1e-4, (name, size)
 
 
 def test_bytes_are_those_of_the_arrays(kernels):
     """Each array read once and written once, as the formulas say; Adam reads four and writes three."""
-    be = tz.backend("numpy")
+    be, contenders = tz.backend("numpy"), sys.modules["contenders"]
     for name, op in kernels.OPS.items():
         for size in op.sizes["quick"]:
-            arguments = kernels.inputs(op, size, be)
+            arguments = contenders.inputs(op, size, be)
             read = sum(a.nbytes for a in arguments if isinstance(a, np.ndarray))
-            out = kernels.outcome(getattr(be.kernels, name), arguments, be)
+            out = contenders.outcome(getattr(be.kernels, name), arguments, be)
             written = sum(a.nbytes for a in (out[0], out[2], out[3])) if name == "adam_" else None
             expected = read + (sum(a.nbytes for a in out) if written is None else written)
             assert op.work(*size)[1] == expected, (name, size)
 
 
 def test_operations_of_products(kernels):
-    assert kernels.matmul_work(2, 3, 5)[0] == 2 * 2 * 3 * 5
+    assert kernels.OPS["matmul"].work(2, 3, 5)[0] == 2 * 2 * 3 * 5
     # (2, 3, 5, 5) with 4 filters: 2 * 4 * 3 * 3 results of 27 products and sums each
-    assert kernels.convolution_work(2, 3, 5, 4)[0] == 2 * (2 * 4 * 3 * 3) * 27
+    assert kernels.OPS["conv2d"].work(2, 3, 5, 4)[0] == 2 * (2 * 4 * 3 * 3) * 27
 
 
 def test_sizes_grow_and_fit_every_backend(kernels, crossover):
@@ -142,8 +166,8 @@ def test_sizes_grow_and_fit_every_backend(kernels, crossover):
 
 def test_a_slow_kernel_is_left_out_of_large_sizes(kernels, capsys, monkeypatch):
     be = tz.backend("numpy")
-    slow = kernels.Contender(be, "slow", np.matmul, False)
-    fast = kernels.Contender(be, "fast", np.matmul, True)
+    contender = sys.modules["contenders"].Contender
+    slow, fast = contender(be, "slow", np.matmul, False), contender(be, "fast", np.matmul, True)
     seconds = {slow: 1.0, fast: 1e-6}
     monkeypatch.setattr(
         kernels, "measure", lambda name, size, group, *rest: {c: (seconds[c], 0.0) for c in group}
@@ -162,6 +186,131 @@ def test_what_overtakes_what(crossover):
     assert crossover.crossover(sizes, [1, 5, 1, 5], [2, 2, 2, 2]) == 8  # the last time counts
     assert crossover.crossover(sizes, [1, 1, 1, 1], [2, 2, 2, 2]) is None
     assert list(crossover.overtakings(sizes, {"a": [1, 1, 1, 1], "b": [2, 2, 2, 2]})) == []
+
+
+# train.py and scaling.py
+
+
+def test_train_keeps_what_it_measured_and_joins_the_runs_of_a_day(tmp_path):
+    pytest.importorskip("matplotlib")
+    peers = [p for p in ("torch",) if importlib.util.find_spec(p)]
+    options = "--quick", "--rounds", 1, "--seconds", 0.001, "--keep", "--to", tmp_path
+    done = run("train.py", *options, "--nets", "wide@8", "--engines", "numpy", *peers)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "784-512-1, batch 8" in done.stdout and "best peer / it" in done.stdout
+    done = run("train.py", *options, "--nets", "tabular", "--engines", "numpy")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    results, text = kept(tmp_path, "train")
+    assert list(results["nets"]) == ["tabular", "wide@8"] and results["threads"] == 1
+    found = results["nets"]["wide@8"]["engines"]
+    assert list(found) == ["numpy", *peers]
+    for f in found.values():
+        assert f["error"] < 1e-5 and f["start"] > 0 and f["memory"] > 2**20
+        assert f["min"] <= f["median"] and len(f["rounds"]) == 1
+    assert (
+        "| 784-512-1, batch 8 |" in text and "| 10-64-1 sigmoid network, batch 32 | numpy |" in text
+    )
+
+
+def test_train_says_what_it_cannot_do(train, capsys):
+    for options, words in {
+        ("--engines", "cupy"): "cannot run here on cpu: cupy; these can: numpy",
+        ("--nets", "alexnet"): "no network 'alexnet': choose from tabular",
+    }.items():
+        with pytest.raises(SystemExit):
+            train.parse(options)
+        assert words in capsys.readouterr().err
+    engines = sys.modules["engines"]
+    with pytest.raises(engines.EngineFailed, match="(?s)numpy: its process ended.*nowhere.npz"):
+        engines.Running("numpy", train.networks.find("tabular"), "nowhere.npz", 1)
+
+
+@pytest.mark.parametrize(
+    "name", ("tabular", "wide", "mnist@4", "cifar@4", "lstm@4", "transformer@2")
+)
+def test_the_networks_are_the_same_in_pytorch(train, name):
+    """Losses of the first steps, with the weights that every engine is given."""
+    torch = pytest.importorskip("torch")
+    engine_torch = importlib.import_module("engine_torch")
+    threads = torch.get_num_threads()
+    network = train.networks.find(name)
+    start = train.networks.weights(network)
+    expected = train.networks.reference_losses(network, start)
+    program = engine_torch.Program(network, start, 1, "cpu", {"fused"})
+    torch.set_num_threads(threads)
+    assert [program.step() for _ in expected] == pytest.approx(expected, rel=train.TOLERANCE)
+    assert expected[-1] < expected[0]
+
+
+@pytest.mark.parametrize("peer, nets", {"jax": ["cifar@2", "lstm@2"], "keras": ["lstm@2"]}.items())
+def test_the_networks_are_the_same_in_jax_and_keras(train, peer, nets):
+    """train.py stops if they are not; Keras' LSTM has one bias, and so has what it is compared with."""
+    pytest.importorskip("jax")
+    pytest.importorskip(peer)
+    options = "--quick", "--rounds", 1, "--seconds", 0.001, "--engines", peer, "--nets", *nets
+    done = run("train.py", *options)
+    assert done.returncode == 0 and f"\n  {peer}  " in done.stdout, done.stderr
+
+
+def test_wrong_losses_and_failing_peers(train, monkeypatch, capsys):
+    class Process:
+        def __init__(self, name, *rest):
+            if name == "jax":
+                raise sys.modules["engines"].EngineFailed("jax: no memory")
+            self.name, self.version, self.device = name, "1", "CPU"
+            self.losses, self.start, self.memory = expected[:], 0.5, 1 << 20
+            self.losses[-1] *= 1 + wrong
+
+        def block(self, steps):
+            return {"numpy": 2.0, "torch": 3.0}[self.name]
+
+        def close(self):
+            pass
+
+    network, wrong = train.networks.find("tabular"), 0.0
+    expected = train.networks.reference_losses(network, train.networks.weights(network))
+    monkeypatch.setattr(train, "Running", Process)
+    options = train.parse(["--quick", "--engines", "numpy"])
+    found = train.measure(network, ["numpy", "torch", "torch-channels-last", "jax"], options)
+    assert list(found) == ["numpy", "torch"]  # no images, so no channels; and JAX failed
+    assert "left out: jax: no memory" in capsys.readouterr().out
+    assert train.best_peer(found) == "torch" and train.ratio(found, "numpy") == 1.5
+    wrong = 1e-4
+    with pytest.raises(SystemExit, match="numpy: its losses .* are not .* to 1e-05 relative"):
+        train.measure(network, ["numpy"], options)
+
+
+def test_results_of_another_machine_are_not_joined(train, tmp_path):
+    record = train.record
+    results = record.begin(1) | {"nets": {"a": 1}}
+    assert record.joined("train", results, "nets", tmp_path) == results
+    file = tmp_path / f"{record.stem('train', results)}.json"
+    record.write_json(file, results | {"nets": {"b": 2}})
+    assert record.joined("train", results, "nets", tmp_path)["nets"] == {"b": 2, "a": 1}
+    record.write_json(file, results | {"machine": "an abacus"})
+    with pytest.raises(SystemExit, match="measured on another machine: an abacus"):
+        record.joined("train", results, "nets", tmp_path)
+    assert record.stem("train", results | {"device": "NVIDIA H200"}).endswith("-NVIDIA-H200")
+    milliseconds = [record.milliseconds(s) for s in (4.56e-5, 1.234e-3, 0.0123, 0.1234, 1.2)]
+    assert milliseconds == ["0.046 ms", "1.23 ms", "12.3 ms", "123 ms", "1200 ms"]
+
+
+def test_scaling_from_end_to_end(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    options = "--sweeps", "depth", "--engines", "numpy", "--keep", "--to", tmp_path
+    done = run("scaling.py", *TINY, *options)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    results, text = kept(tmp_path, "scaling")
+    assert results["sweeps"]["depth"]["sizes"] == [1, 2] and "| depth | 1 | 2 | growth |" in text
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    scaling = load("scaling", monkeypatch)
+    assert scaling.exponent([1, 2, 4], [9.0, 3.0, 12.0]) == pytest.approx(2)
+    assert scaling.exponent([1, 2], [1.0, None]) is None
+    net = scaling.network(depth=2, channels=8)
+    assert (net.batch, [l[1:3] for l in net.layers if l[0] == "Conv2d"]) == (16, [(3, 8), (8, 8)])
+
+
+# proof.py
 
 
 @pytest.fixture
