@@ -2,13 +2,16 @@
 PYTHON ?= python3
 EXTRAS ?=
 ARGS ?=
+CUDA ?= cuda13
 VENV := .venv
 BIN := $(VENV)/bin
+
+GPU_NETS := tabular wide mnist mnist@512 cifar cifar@512 lstm transformer
 
 comma := ,
 extras = $(if $(EXTRAS),$(comma)$(EXTRAS))
 
-.PHONY: train test notebooks proof lint build clean
+.PHONY: train test notebooks proof gpu lint build clean
 
 train: $(VENV)/installed-plots
 	$(BIN)/python -m tinygrad_zen train
@@ -23,6 +26,17 @@ notebooks: $(VENV)/installed-notebooks
 # all figures of benchmarks/results/proof.md; ARGS="--only kills --quick" for less
 proof: $(VENV)/installed-proof
 	$(BIN)/python benchmarks/proof.py $(ARGS)
+
+# on a machine with a card (a driver too old for CUDA 13: CUDA=cuda12): the tests that need one, then the
+# benchmarks, kept under benchmarks/results/
+gpu: extras := ,test,peers
+gpu: $(VENV)/installed-$(CUDA)
+	-$(BIN)/python -m tinygrad_zen doctor
+	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python benchmarks/kernels.py --backends cupy cuda torch-cuda --keep
+	$(BIN)/python benchmarks/train.py --device cuda --nets $(GPU_NETS) --keep
+	$(BIN)/python benchmarks/crossover.py --between cupy cuda torch-cuda --keep
+	$(BIN)/python benchmarks/scaling.py --device cuda --keep
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -25,6 +25,8 @@ EXTRAS = {
     # PyTorch as an outside judge of results, its database of ops needs expecttest; tests skip without
     "judges": ["torch==2.13.0", "expecttest>=0.2"],
 }
+# PyTorch, JAX and Keras, which the benchmarks set beside this engine
+EXTRAS["peers"] = ["torch==2.13.0", "jax>=0.6", "keras>=3.9"]
 EXTRAS["test"] = [
     "pytest>=8",
     "selenium>=4.20",  # walks through the viewer's page where there is a Chromium
