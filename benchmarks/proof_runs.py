@@ -19,8 +19,9 @@ from array import array
 from collections import Counter
 from pathlib import Path
 
+import networks
 import numpy as np
-from train import layers, zen_step
+from engine_ours import Program
 
 import tinygrad_zen as tz
 from tinygrad_zen import nn, optim, train
@@ -262,13 +263,14 @@ def soak(quick):
 
 def soaking(backend, steps, collector):
     """A worker: so many steps; -> memory after the first, its growth, garbage, digest of all losses."""
-    step, _ = zen_step("tabular", backend)
+    network = networks.find("tabular")
+    program = Program(network, networks.weights(network), 1, "cpu", {backend})
     losses = array("d", bytes(8 * int(steps)))
     if collector == "off":
         gc.disable()
     memory = []
     for i in range(len(losses)):
-        losses[i] = float(step())
+        losses[i] = program.step()
         if i == FIRST:
             gc.collect()  # what importing and compiling left
         if i >= FIRST and i % EVERY == 0:
@@ -329,7 +331,7 @@ class Sentences(nn.Module):
 
 
 def images():
-    *first, last = layers(nn, "mnist")
+    *first, last = networks.build(nn, networks.find("mnist"))
     return nn.Sequential(*first, nn.Dropout(0.5), last), (32, 1, 28, 28)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import record
 from engines import ENGINES, EngineFailed, Running, available
 
-TOLERANCE = 1e-5  # of a loss, relative, against float64
+TOLERANCE = 5e-5  # of a loss, relative, against float64
 # Keras adds epsilon to Adam's root before its correction, which matters where gradients are tiny
 TOLERANCES = {"keras": 1e-3}
 PAUSE = 0.3  # seconds between blocks where threads of the last one may still spin
