@@ -22,8 +22,9 @@ EXTRAS = {
     "sklearn": ["scikit-learn>=1.6"],
     "tensorboard": ["tensorboard>=2.11"],
     "notebooks": ["jupyterlab", "ipywidgets", "nbclient>=0.10", "matplotlib>=3.7", "numba>=0.61"],
-    # PyTorch as an outside judge of results, its database of ops needs expecttest; tests skip without
-    "judges": ["torch==2.13.0", "expecttest>=0.2"],
+    # PyTorch as an outside judge of results, its database of ops needs expecttest; transformers judges
+    # BERT; tests skip without
+    "judges": ["torch==2.13.0", "expecttest>=0.2", "transformers>=5.0"],
 }
 # PyTorch, JAX and Keras, which the benchmarks set beside this engine
 EXTRAS["peers"] = ["torch==2.13.0", "jax>=0.6", "keras>=3.9"]

@@ -148,6 +148,20 @@ class WordPiece:
             batch["token_type_ids"][i, : len(ids)] = segments
         return batch
 
+    def mask_pieces(self, ids, rng, share=0.15):
+        """Hide pieces for a network to guess: integers (...) -> (what it reads, bools: what to guess).
+
+        Each piece but those in SPECIAL is to be guessed with probability `share`. Of those eight in ten read
+        [MASK], one in ten any piece, and one in ten itself. rng: a NumPy generator. Devlin et al. 2019.
+        """
+        words = np.ones(len(self), bool)
+        words[[self.ids[name] for name in SPECIAL]] = False
+        guess = words[ids] & (rng.random(ids.shape) < share)
+        fate = rng.random(ids.shape)
+        any_piece = rng.choice(np.flatnonzero(words), ids.shape)
+        read = np.where(guess & (fate < 0.8), self.mask, ids)
+        return np.where(guess & (fate >= 0.9), any_piece, read), guess
+
     def decode(self, ids, skip_special=True):
         """The text of some numbers, with the pieces of a word joined and spaces between words."""
         pieces = [self.vocab[i] for i in ids]

@@ -14,6 +14,8 @@ from .activation import (
     Tanh,
 )
 from .attention import MultiheadAttention, PositionalEmbedding, PositionalEncoding
+from .bert import BertForMaskedLM, BertForSequenceClassification, BertModel
+from .bert_files import BertConfig
 from .containers import ModuleDict, ModuleList, Sequential
 from .conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from .dropout import Dropout, Dropout2d
