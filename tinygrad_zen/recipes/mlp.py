@@ -3,7 +3,6 @@
 --fine-tune FILE starts from the weights of an earlier run, with a tenth of the learning rate.
 """
 
-import time
 from pathlib import Path
 
 import tinygrad_zen as tz
@@ -53,7 +52,6 @@ def main(args):
     keeper = Keeper(args, net=net, optimizer=optimizer, loader=loader, history=history, means=means)
 
     while loader.epoch < args.epochs:
-        started = time.perf_counter()
         net.train()
         for inputs, target in loader:
             optimizer.zero_grad()
@@ -65,7 +63,6 @@ def main(args):
             keeper.step()
         test = evaluate(net, x_test, y_test)
         values = means.take() | {f"val_{name}": value for name, value in test.items()}
-        values["time"] = time.perf_counter() - started
         print(f"epoch {loader.epoch}/{args.epochs}: {as_text(values)}")
         history.append(loader.epoch - 1, values)
         keeper.save()
