@@ -30,6 +30,7 @@ EXTRAS = {
 EXTRAS["peers"] = ["torch==2.13.0", "jax>=0.6", "keras>=3.9"]
 EXTRAS["test"] = [
     "pytest>=8",
+    "safetensors>=0.4",  # judges our own reader and writer of its format
     "selenium>=4.20",  # walks through the viewer's page where there is a Chromium
     "setuptools>=77",
     "hypothesis>=6.100",
@@ -41,7 +42,7 @@ EXTRAS["test"] = [
     *EXTRAS["data"],
     *EXTRAS["plots"],
 ]
-EXTRAS["proof"] = [*EXTRAS["judges"], *EXTRAS["numba"]]
+EXTRAS["proof"] = [*EXTRAS["judges"], *EXTRAS["numba"], *EXTRAS["data"], "safetensors>=0.4"]
 EXTRAS["dev"] = ["ruff==0.17.6", "build", *EXTRAS["test"]]
 
 setup(
@@ -57,7 +58,7 @@ setup(
     + [f"tinygrad_zen.{name}" for name in kernels],
     package_dir={"tinygrad_zen": "tinygrad_zen", "tinygrad_zen.kernels": "kernels"},
     package_data={"tinygrad_zen.data": ["tables/*"], "tinygrad_zen.view": ["*.html"]},
-    install_requires=["numpy>=2.0", "scipy>=1.11", "safetensors>=0.4", "tqdm>=4.60"],
+    install_requires=["numpy>=2.0", "scipy>=1.11", "tqdm>=4.60"],
     extras_require=EXTRAS,
     classifiers=[
         "Development Status :: 4 - Beta",

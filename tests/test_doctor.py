@@ -121,7 +121,6 @@ def test_libraries_that_cannot_be_imported(monkeypatch):
     monkeypatch.setattr(doctor, "import_module", fail)
     assert repairs(doctor.libraries) == [
         "pip install scipy",
-        "pip install safetensors",
         "pip install tqdm",
         "pip install -e .",
     ]

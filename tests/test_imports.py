@@ -20,7 +20,7 @@ ARROWS = {
     "derivatives": {"autograd", "tensor", "ops"},
     "nn": {"autograd", "backend", "tensor", "ops"},
     "optim": {"autograd", "backend", "tensor"},
-    "data": {"backend", "tensor"},
+    "data": {"backend", "tensor", "io"},
     "io": {"backend", "tensor", "nn", "optim"},
     "view": {"autograd", "backend", "tensor"},
     "train": {"autograd", "backend", "tensor", "ops", "nn", "optim", "data", "io"},
@@ -31,7 +31,6 @@ ARROWS = {
 LATE = {
     "autograd": {"ops"},
     "nn": {"io", "data"},  # a BERT reads its files
-    "data": {"io"},
     "view": {"train"},
     "train": {"view", "check"},
     "check": {"train"},

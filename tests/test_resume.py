@@ -228,7 +228,8 @@ def test_what_cannot_be_resumed(tmp_path):
         Checkpoint(run, every=0)
     model.fit(*samples(), callbacks=Checkpoint(run), verbose=0)
     model.compile("sgd", "mse", metrics=["mae", "mse"])
-    words = r"fit: the checkpoint has the metrics mae; this model mae, mse"
+    words = "fit: the checkpoint has the metrics mae; this model mae, mse"
+    words = rf"{run}: the state of fit does not fit: {words}"
     with raises(ValueError, words):
         model.fit(*samples(), callbacks=Checkpoint(run), resume=run, verbose=0)
 

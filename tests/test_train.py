@@ -842,20 +842,14 @@ def test_files_that_do_not_fit(tmp_path):
         tz.train.load(tmp_path / "no")
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
-    with raises(ValueError, rf"{path}: the safetensors file is cut short or damaged \(.*\)"):
-        tz.train.load(path)
-    about = {"format": 2, "network": None}
-    tz.io.save_state(path, {}, {train.model.KEY: json.dumps(about)})
-    with raises(
-        ValueError, rf"{path}: the file has format 2, this version reads up to 1; update .*"
-    ):
+    with raises(ValueError, rf"{path}: the safetensors file is cut short or damaged: .*"):
         tz.train.load(path)
     for network in (
         {"layer": "NoSuchLayer", "arguments": {}},
         {"layer": "Module", "arguments": {}},
         [3],
     ):
-        about = {"format": 1, "network": network}
+        about = {"network": network}
         tz.io.save_state(path, {}, {train.model.KEY: json.dumps(about)})
         with raises(
             ValueError, rf"{path}: the description of the network is damaged or newer than .*"

@@ -140,7 +140,6 @@ def libraries():
     versions = []
     for module, package in (
         ("scipy", "scipy"),
-        ("safetensors", "safetensors"),
         ("tqdm", "tqdm"),
         ("tinygrad_zen.kernels.reference", "tinygrad-zen"),
     ):

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..io import read_file, write_whole
+
+MOST = 1 << 30  # bytes of a file in the cache
+
 
 def unpacked(name, sources, unpack):
     """The array uint8 (rows, columns) that unpack() makes of the files `sources`; from the cache next time.
@@ -37,21 +41,20 @@ def _place(name):
 
 def _read(path, key):
     """The array of a cache file; OSError or ValueError if there is none that fits."""
-    content = path.read_bytes()
+    content = read_file(path, MOST)
     if _digest(key, memoryview(content)[32:]) != content[:32]:
         raise ValueError(f"{path}: damaged, or of other files")
     return np.frombuffer(content, np.uint8, offset=48).reshape(np.frombuffer(content, "<i8", 2, 32))
 
 
 def _write(path, key, array):
-    from ..io import write_whole
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    body = np.array(array.shape, "<i8").tobytes() + array.tobytes()
-    write_whole(path, _digest(key, body) + body)
+    shape, array = np.array(array.shape, "<i8"), np.ascontiguousarray(array)
+    write_whole(path, _digest(key, shape, array), shape, array)
 
 
-def _digest(key, body):
+def _digest(key, *pieces):
     digest = hashlib.sha256(key)
-    digest.update(body)
+    for piece in pieces:
+        digest.update(piece)
     return digest.digest()

@@ -17,6 +17,7 @@ from .files import (
     read_cifar_archive,
     read_cifar_batch,
     read_idx,
+    read_table,
     read_text,
 )
 
@@ -109,6 +110,11 @@ _SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2
 _SHAKESPEARE_MIRRORS = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",
 )
+# embedded table: SHA-256
+_TABLES = {
+    "digits": "b2dab7b501728c22e9119ad76740b2e17c77a231e42d1e592380d90886f1a05e",
+    "breast_cancer": "e326f813210f4f2d5dc66f2c34412f8e6b17b2e0111aee92c4167d5eea7657bc",
+}
 
 
 def digits():
@@ -232,7 +238,7 @@ def _read_cifar_batches(paths):
 
 def _table(name):
     """Read an embedded table: a mapping of arrays."""
-    return np.load(Path(__file__).with_name("tables") / f"{name}.npz", allow_pickle=False)
+    return read_table(Path(__file__).with_name("tables") / f"{name}.npz", _TABLES[name])
 
 
 def _fixed_split(x, y):

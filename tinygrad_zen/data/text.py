@@ -5,7 +5,12 @@ from collections import Counter
 
 import numpy as np
 
+from ..io import FileError, decode, parse_json, read_file, write_whole
+
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+ROOM = 16 << 20  # what the words of a file may take in memory beyond the file's size
+MOST_TEXT = 1 << 26  # bytes of a tokenizer's file
+MOST_CHARACTERS = 4_400_000  # bytes of all characters that Unicode has
 
 
 class Tokenizer:
@@ -83,11 +88,45 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, text):
-        """The tokenizer of a `to_json` string."""
-        saved = json.loads(text)
+        """The tokenizer of a `to_json` string. Raises io.FileError, a ValueError, for another."""
+        return cls._from_json("Tokenizer.from_json", text)
+
+    def save(self, path):
+        """Write everything to a JSON file, whole or not at all."""
+        write_whole(path, self.to_json().encode())
+
+    @classmethod
+    def from_file(cls, path):
+        """Read a file of `save`. Raises io.FileError for another or a damaged one."""
+        return cls._from_json(path, read_file(path, MOST_TEXT))
+
+    @classmethod
+    def _from_json(cls, where, text):
+        saved = parse_json(where, text, len(text) + ROOM)
+        kinds = dict.fromkeys(vars(cls()), str) | {
+            "num_words": int | None,
+            "oov_token": str | None,
+            "lower": bool,
+            "char_level": bool,
+            "document_count": int,
+            "word_counts": dict,
+            "word_index": None,
+            "index_word": None,
+        }
+        if not isinstance(saved, dict) or set(saved) != set(kinds):
+            raise FileError(f"{where}: a Tokenizer needs {', '.join(kinds)}")
+        for name, kind in kinds.items():
+            if kind is not None and not isinstance(saved[name], kind):
+                raise FileError(f"{where}: damaged: {name} is {saved[name]!r:.80}")
         counts, documents = saved.pop("word_counts"), saved.pop("document_count")
+        for word, count in counts.items():
+            if type(count) is not int or count < 1:
+                raise FileError(f"{where}: damaged: the count of {word!r:.80} is {count!r:.80}")
         del saved["index_word"], saved["word_index"]
-        tokenizer = cls(**saved)
+        try:
+            tokenizer = cls(**saved)
+        except ValueError as error:
+            raise FileError(f"{where}: {error}") from None
         tokenizer.word_counts, tokenizer.document_count = Counter(counts), documents
         tokenizer.fit_on_texts([])
         return tokenizer
@@ -123,6 +162,18 @@ class Characters:
         if not self.symbols:
             raise ValueError("Characters: the text must not be empty")
         self._numbers = {symbol: i for i, symbol in enumerate(self.symbols)}
+
+    @classmethod
+    def from_file(cls, path):
+        """Read a file of `save`. Raises io.FileError for another or a damaged one."""
+        text = decode(path, read_file(path, MOST_CHARACTERS))
+        if not text or "".join(sorted(set(text))) != text:
+            raise FileError(f"{path}: characters must stand there once each, in Unicode's order")
+        return cls(text)
+
+    def save(self, path):
+        """Write the characters, one after the other in UTF-8, to a file."""
+        write_whole(path, self.symbols.encode())
 
     def __len__(self):
         return len(self.symbols)

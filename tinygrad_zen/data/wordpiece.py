@@ -8,12 +8,15 @@ import heapq
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 
+from ..io import FileError, decode, read_file, write_whole
+
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LONGEST_WORD = 100  # characters; a longer word is [UNK]
+# of a vocabulary in a file, so that its pieces take at most 64 MiB of memory; BERT's largest has 119,547
+MOST_PIECES, MOST_BYTES = 250_000, 4 << 20
 
 
 class WordPiece:
@@ -57,16 +60,22 @@ class WordPiece:
 
     @classmethod
     def from_file(cls, path, lower=True):
-        """Read a vocab.txt as BERT has it: one piece a line, in UTF-8, numbered from 0."""
-        lines = Path(path).read_bytes().decode().replace("\r\n", "\n").removesuffix("\n")
+        """Read a vocab.txt as BERT has it: one piece a line, in UTF-8, numbered from 0.
+
+        Raises io.FileError, a ValueError, for a file that is none: other text, or MOST_PIECES and more.
+        """
+        content = read_file(path, MOST_BYTES)
+        if content.count(b"\n") > MOST_PIECES:
+            raise FileError(f"{path}: a vocabulary has at most {MOST_PIECES:,} pieces; got more")
+        lines = decode(path, content).replace("\r\n", "\n").removesuffix("\n")
         try:
             return cls(lines.split("\n"), lower)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise FileError(f"{path}: {error}") from None
 
     def save(self, path):
-        """Write the vocabulary to a vocab.txt."""
-        Path(path).write_bytes("".join(f"{piece}\n" for piece in self.vocab).encode())
+        """Write the vocabulary to a vocab.txt, whole or not at all."""
+        write_whole(path, "".join(f"{piece}\n" for piece in self.vocab).encode())
 
     def __len__(self):
         return len(self.vocab)

@@ -5,8 +5,10 @@ can do no more than make layers of this library.
 """
 
 import inspect
+import math
 
 from ..tensor import Tensor
+from .files import FileError
 
 
 def describe(module):
@@ -35,19 +37,34 @@ def describe(module):
     return described | {"arguments": arguments}
 
 
-def build(description):
-    """The network of a description, with new weights. Raises ValueError for what it cannot build."""
+def build(description, arrays=None):
+    """The network of a description, with new weights.
+
+    arrays: those of the file, to fill it with; a network that would need more is not begun.
+    Raises FileError, a ValueError, for what it cannot build.
+    """
+    from ..nn.module import at_most
+
+    if arrays is None:
+        return _build(description)
+    sizes = [math.prod(array.shape) for array in arrays]
+    with at_most(len(sizes), sum(sizes)):
+        return _build(description)
+
+
+def _build(description):
     try:
         name, arguments = description["layer"], description["arguments"]
-        layers = {key: build(layer) for key, layer in description.get("layers", {}).items()}
+        layers = {key: _build(layer) for key, layer in description.get("layers", {}).items()}
         options = {key: _decode(value) for key, value in arguments.items()}
-        kind = _library_layers()[name]
-    except (KeyError, TypeError, AttributeError) as e:
-        raise ValueError(
+        numbered = list(layers) == [str(i) for i in range(len(layers))]
+        return _library_layers()[name](*(layers.values() if numbered else [layers]), **options)
+    except FileError:
+        raise
+    except Exception as e:  # a layer may stumble in any way over arguments that it did not write
+        raise FileError(
             f"the description of the network is damaged or newer than this version: {e}"
         ) from e
-    numbered = list(layers) == [str(i) for i in range(len(layers))]
-    return kind(*(layers.values() if numbered else [layers]), **options)
 
 
 def _library_layers():
@@ -82,12 +99,11 @@ def _encode(name, value):
 
 
 def _decode(value):
-    if not isinstance(value, dict):
+    if value is None or isinstance(value, bool | int | float | str):
         return value
     if "layer" in value:
-        return build(value)
+        return _build(value)
     ((kind, content),) = value.items()
     if kind == "function":
         return _functions()[content]
-    items = [_decode(item) for item in content]
-    return tuple(items) if kind == "tuple" else items
+    return {"list": list, "tuple": tuple}[kind](_decode(item) for item in content)

@@ -8,7 +8,7 @@ from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .linear import Linear, check_sizes
-from .module import Module, new_parameter
+from .module import Module, new_parameter, reserve
 
 
 class MultiheadAttention(Module):
@@ -177,6 +177,7 @@ class PositionalEncoding(_Positions):
 
     def __init__(self, num_positions, embedding_dim):
         super().__init__(num_positions, embedding_dim)
+        reserve(num_positions, embedding_dim)
         even = np.arange(0, embedding_dim, 2)
         angles = np.arange(num_positions)[:, None] / 10000 ** (even / embedding_dim)
         table = np.empty((num_positions, embedding_dim), np.float32)

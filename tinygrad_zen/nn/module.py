@@ -1,5 +1,8 @@
 """Module: parameters, buffers and other modules under one roof."""
 
+import contextlib
+import math
+import threading
 from collections import namedtuple
 from fnmatch import fnmatchcase
 
@@ -286,5 +289,39 @@ def _is_buffer(value):
 
 def new_parameter(*shape):
     """A float32 Parameter of zeros on the default backend, to be filled by an initialiser."""
+    return Parameter(new_buffer(*shape))
+
+
+def new_buffer(*shape):
+    """A float32 Tensor of zeros on the default backend: what a layer keeps and does not learn."""
+    reserve(*shape)
     backend = default_backend()
-    return Parameter(Tensor(backend.xp.zeros(shape, np.float32), backend))
+    return Tensor(backend.xp.zeros(shape, np.float32), backend)
+
+
+_limit = threading.local()  # arrays and elements that layers may still make in this thread
+
+
+@contextlib.contextmanager
+def at_most(arrays, elements):
+    """Layers made inside the block may have so many arrays, and elements in them; then: ValueError.
+
+    For networks that a file describes: a number in it must not be able to fill the memory.
+    """
+    before = vars(_limit).copy()
+    _limit.arrays, _limit.elements = arrays, elements
+    try:
+        yield
+    finally:
+        vars(_limit).clear()
+        vars(_limit).update(before)
+
+
+def reserve(*shape):
+    """Count an array that a layer is about to make; ValueError where `at_most` forbids it."""
+    if not hasattr(_limit, "arrays"):
+        return
+    _limit.arrays -= 1
+    _limit.elements -= math.prod(shape)
+    if _limit.arrays < 0 or _limit.elements < 0:
+        raise ValueError(f"an array of shape {shape} is more than there are weights for")

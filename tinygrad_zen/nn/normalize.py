@@ -7,7 +7,7 @@ from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .linear import check_sizes
-from .module import Module, new_parameter
+from .module import Module, new_buffer, new_parameter
 
 
 class _RunningNorm(Module):
@@ -29,8 +29,8 @@ class _RunningNorm(Module):
         self.running_mean = self.running_var = self.num_batches_tracked = None
         if track_running_stats:
             be = default_backend()
-            self.running_mean = Tensor(be.xp.zeros(num_features, np.float32), be)
-            self.running_var = Tensor(be.xp.ones(num_features, np.float32), be)
+            self.running_mean = new_buffer(num_features)
+            self.running_var = init.ones_(new_buffer(num_features))
             self.num_batches_tracked = Tensor(be.xp.zeros((), np.int64), be)
         if affine:
             init.ones_(self.weight)

@@ -7,7 +7,7 @@ from .attention import MultiheadAttention
 from .containers import ModuleList
 from .dropout import Dropout
 from .linear import Linear
-from .module import Module
+from .module import Module, reserve
 from .normalize import LayerNorm
 
 
@@ -123,6 +123,12 @@ class TransformerDecoderLayer(_Layer):
         return self.residual(self.norm3, x, self.dense)
 
 
+def _copy(layer):
+    for p in layer.parameters():
+        reserve(*p.shape)
+    return copy.deepcopy(layer)
+
+
 class _Stack(Module):
     """num_layers copies of a layer, each with weights of its own, and a norm behind the last."""
 
@@ -131,7 +137,7 @@ class _Stack(Module):
             raise ValueError(
                 f"{type(self).__name__}: num_layers must be at least 1; got {num_layers}"
             )
-        self.layers = ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.layers = ModuleList(_copy(layer) for _ in range(num_layers))
         self.norm = norm
 
     def forward(self, x, *args, **options):

@@ -115,5 +115,6 @@ def main(args):
     write_record(args, model)
     sample = write(net, chars, "\n", 500, args.temperature, np.random.default_rng(args.seed))
     (args.out / "sample.txt").write_text(sample)
+    chars.save(args.out / "characters.txt")
     print(sample)
     report(args, judge(net, test))

@@ -81,7 +81,7 @@ def main(args):
     )
 
     write_record(args, model)
-    (args.out / "tokenizer.json").write_text(tokenizer.to_json())
+    tokenizer.save(args.out / "tokenizer.json")
     praise = model.predict(x_test, batch_size=256)[:, 0]
     write_confusion(args, y_test, (praise > 0.5).astype(int), CLASSES)
     for i in range(5):

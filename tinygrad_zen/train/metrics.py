@@ -139,7 +139,7 @@ class ConfusionMatrix(Metric):
         self.reset()
 
     def reset(self):
-        self.counts = np.zeros((self.num_classes or 0,) * 2, np.int64)
+        self.counts = np.zeros((0, 0), np.int64)
 
     def update(self, prediction, target):
         predicted, true = as_classes(self.name, prediction, target, self.from_logits)
@@ -154,7 +154,8 @@ class ConfusionMatrix(Metric):
         prediction = as_array(prediction)
         columns = prediction.shape[1] if prediction.dtype.kind == "f" and prediction.ndim > 1 else 1
         size = max(len(self.counts), high + 1, columns if columns > 1 else 2)
-        if size > len(self.counts) and self.num_classes is None:
+        size = self.num_classes or size
+        if size > len(self.counts):
             grown = np.zeros((size, size), np.int64)
             grown[: len(self.counts), : len(self.counts)] = self.counts
             self.counts = grown

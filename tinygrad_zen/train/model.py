@@ -32,7 +32,6 @@ from .settings import optimizers, restore, tell
 from .summary import summary
 from .update import Update
 
-FORMAT = 1  # of what `save` writes beside the weights
 KEY = "tinygrad_zen.model"
 
 
@@ -370,7 +369,7 @@ class Model:
         """
         from ..io import describe, save_state
 
-        about = {"format": FORMAT, "network": None, "compile": None}
+        about = {"network": None, "compile": None}
         try:
             about["network"] = describe(self.net)
         except TypeError as e:
@@ -395,18 +394,20 @@ class Model:
         """Fill the network with the weights in a safetensors file: one of `save`, or of PyTorch.
 
         strict, names: as for Module.load_state_dict, to load a part. Returns (missing_keys,
-        unexpected_keys). Raises ValueError where names or shapes do not fit the network.
+        unexpected_keys). Raises io.FileError where names or shapes do not fit the network.
         """
         from ..io import load_state
 
         return self._fill(path, load_state(path)[0], strict=strict, names=names)
 
     def _fill(self, path, arrays, **options):
+        from ..io import FileError
+
         try:
             return self.net.load_state_dict(arrays, **options)
         except ValueError as e:
             faults = str(e).replace("\n  ", "; ")
-            raise ValueError(f"{path}: the weights do not fit the network: {faults}") from None
+            raise FileError(f"{path}: the weights do not fit the network: {faults}") from None
 
     def _must_be_compiled(self, caller):
         if self.loss is None:
@@ -429,28 +430,25 @@ def load(path, net=None):
     """Rebuild a Model from a file that `Model.save` wrote, compiled as it was.
 
     net: a network to fill with the weights; needed for one that is not made of the library's layers,
-    and for files of other libraries. Raises FileNotFoundError for a missing file, ValueError for one
-    that is damaged or foreign, of a newer format, or does not fit the network.
+    and for files of other libraries. Raises FileNotFoundError for a missing file, io.FileError (a
+    ValueError) for one that is damaged or foreign, of a newer format, or does not fit the network.
     """
-    from ..io import build, load_state
+    from ..io import FileError, build, load_state, parse_json
 
     arrays, metadata = load_state(path)
-    about = json.loads(metadata.get(KEY, "{}"))
-    if about.get("format", FORMAT) > FORMAT:
-        raise ValueError(
-            f"{path}: the file has format {about['format']}, this version reads up to {FORMAT}; update "
-            "tinygrad_zen"
-        )
+    about = parse_json(f"{path}: the model's metadata", metadata.get(KEY, "{}"))
+    if not isinstance(about, dict):
+        raise FileError(f"{path}: the model's metadata are damaged: {about!r:.80}")
     if net is None:
         if about.get("network") is None:
-            raise ValueError(
+            raise FileError(
                 f"{path}: the file holds weights alone ({about.get('why', 'another library wrote it')}); "
                 "pass the network to fill: load(path, net=MyNet())"
             )
         try:
-            net = build(about["network"])
+            net = build(about["network"], arrays.values())
         except ValueError as e:
-            raise ValueError(f"{path}: {e}") from None
+            raise FileError(f"{path}: {e}") from None
         floats = {array.dtype.name for array in arrays.values() if array.dtype.kind == "f"}
         if len(floats) == 1:
             net.to(floats.pop())
@@ -459,10 +457,10 @@ def load(path, net=None):
     if about.get("compile"):
         try:
             restore(model, about["compile"])
-        except (KeyError, TypeError) as e:
-            raise ValueError(
+        except Exception as e:  # settings of another version may be wrong in any way
+            raise FileError(
                 f"{path}: the optimizer, loss or metrics are damaged or newer than this version: {e}"
-            ) from None
+            ) from e
     return model
 
 

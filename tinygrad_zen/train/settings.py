@@ -47,7 +47,7 @@ def restore(model, settings):
     kinds = {kind.__name__: kind for kind in METRICS.values()}
     model.compile(
         optimizers()[optimizer["name"]](model.net.parameters(), **options),
-        loss if isinstance(loss, str) else build(loss),
+        loss if isinstance(loss, str) else build(loss, ()),
         [
             m if isinstance(m, str) else kinds[m["metric"]](**m["options"])
             for m in settings["metrics"]
