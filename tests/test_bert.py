@@ -244,9 +244,18 @@ def test_configs_that_do_not_fit(folder):
             key = "embeddings.word_embeddings.weight"
             change(folder, lambda arrays: arrays | {key: arrays[key][:12]})
         refused(words, folder)
-    for text in ("{", "[1]"):
+    for text, words in (
+        ("{", "damaged JSON text: Expecting"),
+        ("[1]", "an object {...} is needed; got list"),
+        (json.dumps(config | {"id2label": 3}), "id2label must name labels; got 3"),
+        (json.dumps(config | {"layer_norm_eps": "x"}), "layer_norm_eps must be a number; got 'x'"),
+        (json.dumps(config | {"hidden_dropout_prob": 3}), "p must"),
+        (json.dumps(config | {"intermediate_size": 10**9}), "is more than there are weights for"),
+        (json.dumps(config | {"num_hidden_layers": 10**9}), "is more than there are weights for"),
+    ):
         path.write_text(text)
-        refused(f"{path}: not the JSON of a config", folder)
+        refused(f"{path}: ", folder, error=tz.io.FileError)
+        refused(words, folder)
 
 
 # the network

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import functional as F
 from .linear import check_sizes
-from .module import Module
+from .module import Module, at_most
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -23,8 +23,8 @@ class BertConfig:
     """The sizes of a BERT, under Hugging Face's names; as they stand those of bert-base-uncased.
 
     hidden_act: gelu, gelu_new or gelu_pytorch_tanh (both by tanh), relu, silu. classifier_dropout: in front
-    of the classifier; hidden_dropout_prob if None. num_labels: classes of the classifier. pad_token_id: a piece whose vector is
-    not learned by what reads it, or None.
+    of the classifier; hidden_dropout_prob if None. num_labels: classes of the classifier. pad_token_id:
+    a piece whose vector is not learned by what reads it, or None.
     Raises ValueError for sizes that do not fit each other, TypeError for sizes that are not ints.
     """
 
@@ -47,6 +47,10 @@ class BertConfig:
     def __post_init__(self):
         whole = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.type is int}
         check_sizes("BertConfig", **whole)
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.type is float and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise TypeError(f"BertConfig: {f.name} must be a number; got {value!r:.80}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"BertConfig: num_attention_heads ({self.num_attention_heads}) must divide hidden_size "
@@ -62,27 +66,27 @@ class BertConfig:
     def from_file(cls, path, **changes):
         """Read a config.json; what stands there besides is left alone. changes: take its place.
 
-        Raises FileNotFoundError; ValueError for what is not JSON, or the config of another kind of model.
+        Raises FileNotFoundError; io.FileError, a ValueError, for what is not JSON, or the config of another
+        kind of model.
         """
-        try:
-            read = json.loads(_existing(path).read_bytes())
-            if not isinstance(read, dict):
-                raise ValueError(f"an object {{...}} is needed; got {type(read).__name__}")
-        except ValueError as error:
-            raise ValueError(f"{path}: not the JSON of a config: {error}") from None
+        from ..io import FileError
+
+        read = _read_json(path)
         # what the network below does otherwise; a config that does not say takes BERT's way
         for key, needed in NEEDED.items():
             if read.get(key, needed) != needed:
-                raise ValueError(
-                    f"{path}: {key} must be {needed!r} for a BERT encoder; got {read[key]!r}"
+                raise FileError(
+                    f"{path}: {key} must be {needed!r} for a BERT encoder; got {read[key]!r:.80}"
                 )
         if "id2label" in read:
+            if not isinstance(read["id2label"], dict):
+                raise FileError(f"{path}: id2label must name labels; got {read['id2label']!r:.80}")
             read["num_labels"] = len(read["id2label"])
         own = {f.name for f in dataclasses.fields(cls)}
         try:
             return cls(**{name: v for name, v in read.items() if name in own} | changes)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise FileError(f"{path}: {error}") from None
 
 
 NEEDED = {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}
@@ -112,10 +116,11 @@ class Pretrained(Module):
         "bert." in front; vocab.txt, if it is there, becomes the `tokenizer`. changes: of the config, such
         as num_labels=5. A head that the file has no weights for starts anew, but a BertModel does without
         the pooler then; weights of other heads stay in the file.
-        Raises FileNotFoundError for a missing folder or file; ValueError for a file that is not what its
-        name says, a model of another kind, and weights that are missing, unknown or of another shape.
+        Raises FileNotFoundError for a missing folder or file; io.FileError, a ValueError, for a file that is
+        not what its name says, a model of another kind, and weights that are missing, unknown or of
+        another shape.
         """
-        from ..io import load_state
+        from ..io import FileError, load_state
 
         folder = Path(folder)
         if not folder.is_dir():
@@ -123,7 +128,13 @@ class Pretrained(Module):
         config = BertConfig.from_file(folder / "config.json", **changes)
         path = _weights_file(folder)
         read = {cls._own_name(name): value for name, value in load_state(path)[0].items()}
-        net = cls._for(config, read)
+        # a head may be new; but sizes in the config cannot ask for more memory than the weights do
+        elements = sum(value.size for value in read.values())
+        try:
+            with at_most(2 * len(read) + 16, 2 * elements + (1 << 20)):
+                net = cls._for(config, read)
+        except ValueError as error:
+            raise FileError(f"{folder / 'config.json'}: {error}") from None
         own = set(net.state_dict())
         read = {
             name: value
@@ -134,7 +145,7 @@ class Pretrained(Module):
         try:
             net.load_state_dict(read, names=lambda name: not name.startswith(lacking))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise FileError(f"{path}: {error}") from None
         net.tokenizer = _read_tokenizer(folder, config)
         return net.eval()
 
@@ -167,6 +178,16 @@ class Pretrained(Module):
             self.tokenizer.save(folder / "vocab.txt")
 
 
+def _read_json(path):
+    """The object {...} in a JSON file of settings."""
+    from ..io import FileError, parse_json, read_file
+
+    read = parse_json(path, read_file(path, 1 << 20))
+    if not isinstance(read, dict):
+        raise FileError(f"{path}: an object {{...}} is needed; got {type(read).__name__}")
+    return read
+
+
 def _existing(path):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -188,16 +209,15 @@ def _weights_file(folder):
 def _read_tokenizer(folder, config):
     """The WordPiece of a folder's vocab.txt, or None if there is none."""
     from ..data import WordPiece
+    from ..io import FileError
 
     path, options = folder / "vocab.txt", folder / "tokenizer_config.json"
     if not path.exists():
         return None
-    lower = (
-        json.loads(options.read_bytes()).get("do_lower_case", True) if options.exists() else True
-    )
+    lower = _read_json(options).get("do_lower_case", True) if options.exists() else True
     tokenizer = WordPiece.from_file(path, lower)
     if len(tokenizer) > config.vocab_size:
-        raise ValueError(
+        raise FileError(
             f"{path}: {len(tokenizer)} pieces, but the config's vocab_size is {config.vocab_size}"
         )
     return tokenizer
