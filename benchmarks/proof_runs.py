@@ -90,7 +90,7 @@ def kills(quick):
         )
         moments = Counter()
         ended = 0
-        while moments.total() < wanted:
+        while (before := moments.total()) < wanted:
             folder, end = fresh(root), None
             for _ in range(MOST):
                 process, end = killed(folder, epochs, rng.uniform(0, seconds))
@@ -101,9 +101,11 @@ def kills(quick):
                 end = answer(start("train", folder, epochs))
             assert end == straight, "killed, resumed, and different"
             assert not read_all(folder), "temporary files outlived the training"
-            ended += 1
+            ended += moments.total() > before
         for _ in range(interrupts):
-            words = interrupted(folder := fresh(root), epochs, rng.uniform(0, seconds / 4))
+            words = None
+            while words is None:
+                words = interrupted(folder := fresh(root), epochs, rng.uniform(0, seconds / 4))
             assert "resume from it to go on" in words, words
             assert not read_all(folder), "Ctrl-C left temporary files"
             assert answer(start("train", folder, epochs)) == straight, (
@@ -115,8 +117,8 @@ def kills(quick):
         f"steps, with a checkpoint after each; {seconds:.1f} s from the start of Python. `kill -9` at",
         "moments drawn evenly from that time; resumed, and killed again, until the training is done.",
         "",
-        f"**{moments.total()} kills, {ended} trainings that ended so, each with the same bits as the",
-        "one that nobody stopped**: weights, optimizer, random generator, history. After each kill",
+        f"**{moments.total()} kills of {ended} trainings, which all ended with the same bits as the one",
+        "that nobody stopped**: weights, optimizer, random generator, history. After each kill",
         "every checkpoint, model and history was read and was whole; no temporary file outlived the",
         "next start.",
         "",
@@ -184,13 +186,17 @@ def killed(folder, epochs, seconds):
 
 
 def interrupted(folder, epochs, seconds):
-    """Train, and send Ctrl-C so long after the first checkpoint; -> the last line that was said."""
+    """Train, and send Ctrl-C so long after the first checkpoint; -> the last line that was said.
+
+    None where the training was done before.
+    """
     process = start("train", folder, epochs)
     while process.poll() is None and not (folder / CHECKPOINT).exists():
         time.sleep(0.005)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
-    return process.communicate()[1].strip().rpartition("\n")[2]
+    words = process.communicate()[1]
+    return words.strip().rpartition("\n")[2] if process.returncode else None
 
 
 def read_all(folder):

@@ -25,7 +25,7 @@ def test_killed_and_resumed(runs):
     title, lines = runs.kills(quick=True)
     assert title == "Killed and resumed"
     counts = [int(line.split("|")[2]) for line in lines if line.startswith(("| be", "| while"))]
-    assert sum(counts) >= 5 and f"**{sum(counts)} kills, " in "\n".join(lines)
+    assert sum(counts) >= 5 and f"**{sum(counts)} kills of " in "\n".join(lines)
 
 
 def test_many_steps(runs):
