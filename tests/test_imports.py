@@ -25,6 +25,7 @@ ARROWS = {
     "view": {"autograd", "backend", "tensor"},
     "train": {"autograd", "backend", "tensor", "ops", "nn", "optim", "data", "io"},
     "check": {"autograd", "backend", "tensor", "ops", "derivatives", "nn"},
+    "cards": {"backend", "tensor", "ops", "check", "view"},
     "sklearn": {"backend", "nn", "train"},
 }
 # and the parts that it may import later, inside a function
@@ -160,7 +161,7 @@ def test_plain_kernels_is_refused():
     assert "ImportError: kernels: import it as tinygrad_zen.kernels" in out.stderr
 
 
-@pytest.mark.parametrize("part", ["nn", "optim", "data", "train", "io", "check", "view"])
+@pytest.mark.parametrize("part", ["nn", "optim", "data", "train", "io", "check", "view", "cards"])
 def test_every_part_can_be_imported_first(part):
     """Whatever is imported first, no import runs in a circle."""
     out = run(f"import tinygrad_zen.{part}")

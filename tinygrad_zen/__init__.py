@@ -36,7 +36,13 @@ __version__ = "0.1.0"
 
 # imported when first named, so that `import tinygrad_zen` stays quick
 _PACKAGES = ("check", "data", "io", "nn", "optim", "sklearn", "train", "view")
-_NAMES = {"Model": "train", "load": "train", "debug": "check", "profile": "check"}
+_NAMES = {
+    "explain": "cards",
+    "Model": "train",
+    "load": "train",
+    "debug": "check",
+    "profile": "check",
+}
 
 
 def __getattr__(name):
