@@ -10,8 +10,6 @@ of _tile.py, _scalars.py or _compiled.py, delete `kernels/cpu/__pycache__`.
 
 from ..reference import (
     adagrad_,
-    attention,
-    attention_grad,
     avg_pool2d,
     avg_pool2d_grad,
     binary_cross_entropy,
@@ -44,6 +42,7 @@ from .activation import (
     tanh,
     tanh_grad,
 )
+from .attention import attention, attention_grad
 from .conv import CONV2DS as _CONV2DS
 from .conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from .embedding import embedding_grad

@@ -48,7 +48,7 @@ def product_of_rows(x, rows, step, y, start=None, threads=True):
     rows = rows[tile_rows]
     for k in range(0, depth, DEPTH):
         below = min(depth, k + DEPTH)
-        _pack(y[k:below], panels)
+        pack(y[k:below], panels)
         _blocks(
             threads,
             tiles,
@@ -66,7 +66,7 @@ def product_of_rows(x, rows, step, y, start=None, threads=True):
 
 
 @njit(**COMPILED)
-def _pack(y, panels):
+def pack(y, panels):
     """y (K, N) into panels (P, K or more, COLUMNS), with zeros beyond the last column."""
     depth, n_columns = y.shape
     width, row = panels.shape[2], y.strides[0] // y.itemsize

@@ -6,11 +6,13 @@ to it. They are generic vector arithmetic, which LLVM translates for any process
 the vectors is chosen here.
 """
 
+import functools
 import platform
 
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils, config
+from numba.extending import intrinsic
 
 
 def _registers():
@@ -125,6 +127,32 @@ class Vectors:
     def minus(self, x, y):
         return self.builder.fsub(x, y)
 
+    def larger(self, x, y):
+        """The larger of each two numbers; of a NaN and a number y."""
+        return self.builder.select(self.builder.fcmp_ordered(">", x, y), x, y)
+
     def _vector(self, pointer, i):
         pointer = self.at(pointer, ir.IntType(64)(i * self.lanes))
         return self.builder.bitcast(pointer, self.type.as_pointer())
+
+
+@intrinsic
+def largest_of_vectors(typingctx, x, count):
+    """The largest number of the first `count` >= 1 whole vectors of x, dense; a NaN may be passed over.
+
+    LLVM makes no vector instructions of a plain loop: what it may do with NaN stands against it.
+    """
+    signature = x.dtype(x, types.intp)
+
+    def write(context, builder, signature, args):
+        x, count = pointers(context, builder, signature, args)
+        v = Vectors(builder, signature.args[0].dtype)
+
+        def one(i, values):
+            return [v.larger(v.load(v.at(x, v.times(i, v.lanes))), values[0])]
+
+        (vector,) = repeat(builder, count, [v.load(x)], one)
+        lanes = [builder.extract_element(vector, ir.IntType(32)(i)) for i in range(v.lanes)]
+        return functools.reduce(v.larger, lanes)
+
+    return signature, write

@@ -13,7 +13,7 @@ from .. import reference
 from . import _scalars
 from ._arrays import elementwise, empty_like, rows
 from ._compiled import COMPILED, INNER, REORDERED, many, threaded
-from ._vectors import VECTOR_BYTES
+from ._vectors import VECTOR_BYTES, largest_of_vectors
 
 BLOCK = 16384  # numbers that a thread takes at a time: they fit into its nearest caches
 
@@ -246,41 +246,32 @@ def _softmax_blocks(x, y):
 
 @njit(**INNER)
 def _softmax_row(x, y):
-    total, _ = _exp_row(x, y)
+    total, _ = exp_row(x, y)
     scale = x.dtype.type(1) / total
     for c in range(x.size):
         y[c] *= scale
 
 
 @njit(**INNER)
-def _exp_row(x, y):
+def exp_row(x, y):
     """y = exp(x - largest of x); returns the sum of y, and the largest."""
-    largest = _largest(x)
+    largest = largest_of(x)
     for c in range(x.size):
         y[c] = _scalars.exp(x[c] - largest)
-    return _sum(y), largest
+    return sum_of(y), largest
 
 
 @njit(**INNER)
-def _largest(x):
-    """The largest element: of LANES that are LANES apart, side by side in vector registers; then of all.
-
-    A NaN may be passed over, but then it makes the sum of the row NaN.
-    """
-    lanes = np.full(LANES, x[0])
-    for first in range(0, x.size - LANES + 1, LANES):
-        part = x[first : first + LANES]
-        for i in range(LANES):
-            lanes[i] = part[i] if part[i] > lanes[i] else lanes[i]
-    largest = x[0]
-    for i in range(LANES):
-        largest = max(largest, lanes[i])
-    for c in range(x.size // LANES * LANES, x.size):
+def largest_of(x):
+    """The largest element. A NaN may be passed over, but then it makes the sum of the row NaN."""
+    whole = x.size // LANES
+    largest = largest_of_vectors(x, whole) if whole > 0 else x[0]
+    for c in range(whole * LANES, x.size):
         largest = max(largest, x[c])
     return largest
 
 
-LANES = 64
+LANES = VECTOR_BYTES // 4  # of float32 in a register
 
 
 SOFTMAXES = (softmax_loops, softmax_arrays, softmax_rows, softmax_parallel)
@@ -302,13 +293,13 @@ def _softmax_grad(y, g, gx):
 
 @njit(**INNER)
 def _softmax_grad_row(y, g, gx):
-    total = _dot(g, y)
+    total = dot(g, y)
     for c in range(y.size):
         gx[c] = y[c] * (g[c] - total)
 
 
 @njit(**REORDERED)
-def _sum(x):
+def sum_of(x):
     total = x.dtype.type(0)
     for c in range(x.size):
         total += x[c]
@@ -316,7 +307,7 @@ def _sum(x):
 
 
 @njit(**REORDERED)
-def _dot(x, y):
+def dot(x, y):
     total = x.dtype.type(0)
     for c in range(x.size):
         total += x[c] * y[c]
@@ -343,7 +334,7 @@ def _log_softmax(x, y):
 
 @njit(**INNER)
 def _log_softmax_row(x, y):
-    total, largest = _exp_row(x, y)
+    total, largest = exp_row(x, y)
     log = np.log(total)
     for c in range(x.size):
         y[c] = (x[c] - largest) - log
@@ -363,7 +354,7 @@ def _log_softmax_grad(y, g, gx):
 
 @njit(**INNER)
 def _log_softmax_grad_row(y, g, gx):
-    total = _sum(g)
+    total = sum_of(g)
     for c in range(y.size):
         gx[c] = g[c] - _scalars.exp(y[c]) * total
 
