@@ -15,6 +15,7 @@ import torch_kernels
 from operations import OPS
 
 import tinygrad_zen as tz
+from tinygrad_zen.check import work as formulas
 from tinygrad_zen.check.ladders import choice, ladders, origin, style
 
 TOLERANCE = 1e-4  # of the largest number of a result: float32 against float64
@@ -113,6 +114,16 @@ def outcome(kernel, arguments, be):
     if result is None:
         result = tuple(a for a in arguments if hasattr(a, "dtype"))
     return [be.numpy(a) for a in (result if isinstance(result, tuple) else (result,))]
+
+
+@functools.cache
+def work(name, size):
+    """What a call needs at least, (floating-point operations, bytes), as tinygrad_zen.check.work says."""
+    be = tz.backend("numpy")
+    arguments = inputs(OPS[name], size, be)
+    result = getattr(be.kernels, name)(*arguments)
+    in_place = name.endswith("_")
+    return formulas.flops(name, result, arguments), formulas.moved(result, arguments, in_place)
 
 
 def expected(name, size):

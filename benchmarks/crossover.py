@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import record
-from contenders import Contender, contenders, device, kind, measure, place, places
-from operations import OPS
+from contenders import Contender, contenders, device, kind, measure, place, places, work
 from threads import confine
 
 import tinygrad_zen as tz
@@ -207,7 +206,7 @@ def main(argv=None):
         print_sweep(op, sizes, times)
         results["ops"][op] = {
             "sizes": sizes,
-            "work": [OPS[op].work(*SWEEPS[op].size(n)) for n in sizes],
+            "work": [work(op, SWEEPS[op].size(n)) for n in sizes],
             "seconds": times,
             "overtakings": [
                 {"who": a, "whom": b, "from": begin, "not_yet": before}

@@ -8,11 +8,11 @@
 Each kernel, and PyTorch's where installed, is first compared with the reference in float64, and only
 then timed: it is warmed up, then rounds alternate (a block of calls of one kernel, a block of the
 next), and the median over rounds is shown. Floating-point operations and bytes are counted by formula,
-per call, as the least that the op needs; a kernel that does more is not credited for it. `share` is
-what was reached of this machine's roof: the lower of its measured peak of arithmetic (a large float32
-matrix product by the library) and its measured peak of memory (a large copy) times operations per
-byte. Data that fit into a cache can be faster than memory. On a GPU the clock stops after the device
-is done.
+per call, as the least that the op needs (tinygrad_zen/check/work.py); a kernel that does more is not
+credited for it. `share` is what was reached of this machine's roof: the lower of its measured peak of
+arithmetic (a large float32 matrix product by the library) and its measured peak of memory (large arrays
+copied or scaled) times operations per byte. Data that fit into a cache can be faster than memory. On a
+GPU the clock stops after the device is done.
 """
 
 import argparse
@@ -22,20 +22,21 @@ import sys
 from pathlib import Path
 
 import record
-from contenders import KINDS, contenders, device, kind, label, measure, place, places
+from contenders import KINDS, contenders, device, kind, label, measure, place, places, work
 from operations import OPS
-from roofline import draw, peaks
+from roofline import draw
 from threads import confine
 from torch_kernels import NAMES
 
 import tinygrad_zen as tz
+from tinygrad_zen.check.peaks import peaks
 
 TOO_SLOW = 3.0  # seconds a call, beyond which a kernel is not timed
 
 
 def row(name, size, contender, seconds, wrong, peak):
     """A result as it goes into the JSON file."""
-    flops, size_in_bytes = OPS[name].work(*size)
+    flops, size_in_bytes = work(name, size)
     result = {
         "op": name,
         "backend": contender.backend.name,
@@ -71,14 +72,14 @@ def compare(name, group, options, peak_of):
     """Time an op's contenders at every size and print a table for each; -> rows."""
     rows, last = [], {}
     lists = {c: OPS[name].sizes[size_list(c.backend, options.quick)] for c in group}
-    sizes = sorted({s for sizes in lists.values() for s in sizes}, key=lambda s: OPS[name].work(*s))
+    sizes = sorted({s for sizes in lists.values() for s in sizes}, key=lambda s: work(name, s))
     for size in sizes:
-        work, ready = OPS[name].work(*size)[0], []
+        needed, ready = work(name, size)[0], []
         print(f"\n{name} {label(size)}   ({OPS[name].axes})")
         for c in group:
             if size not in lists[c]:
                 continue
-            predicted = last[c] * work if c in last else 0
+            predicted = last[c] * needed if c in last else 0
             if predicted > options.limit:
                 print(
                     f"    {c.backend.name:10} {c.name:26} left out: about {predicted:.0f} s a call"
@@ -88,7 +89,7 @@ def compare(name, group, options, peak_of):
         for c, (seconds, wrong) in measure(
             name, size, ready, options.rounds, options.seconds
         ).items():
-            last[c] = seconds / work
+            last[c] = seconds / needed
             rows.append(row(name, size, c, seconds, wrong, peak_of[device(c.backend)]))
             print_row(rows[-1])
     return rows
@@ -189,7 +190,9 @@ def main(argv=None):
         results["device"] = device(be)  # the last one, a card where there is one, names the files
         if device(be) in results["peaks"]:
             continue
-        peak = peaks(kind(be), options) if kind(be) != "sim" else None
+        peak = None
+        if kind(be) != "sim":
+            peak = peaks(tz.backend("numpy" if kind(be) == "cpu" else "cupy").xp)._asdict()
         results["peaks"][device(be)] = peak
         if peak:
             print(

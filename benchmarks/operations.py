@@ -1,35 +1,25 @@
-"""The ops that are timed: arguments at a size, what a call needs by formula, and the sizes to run.
-
-Operations and bytes are the least that an op needs: each input read once, each output written once.
-"""
+"""The ops that are timed: their arguments at a size, and the sizes to run."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 ONE, TWO, ZERO = (1, 1), (2, 2), (0, 0)
-FLOAT = 4  # bytes of a float32
 
 
 class Op(NamedTuple):
-    """How to run an op at a size, what a call needs, and the sizes to run.
+    """How to run an op at a size, and the sizes to run.
 
-    arguments(normal, *size) -> the kernel's arguments, where normal(*shape) makes an array;
-    work(*size) -> (floating-point operations, bytes); axes: what the numbers of a size are; sizes:
-    {"cpu": [...], "gpu", "quick", "sim"}.
+    arguments(normal, *size) -> the kernel's arguments, where normal(*shape) makes an array; axes: what
+    the numbers of a size are; sizes: {"cpu": [...], "gpu", "quick", "sim"}, from small to large.
     """
 
     arguments: Callable
-    work: Callable
     axes: str
     sizes: dict
 
 
 def matmul(normal, m, k, n):
     return normal(m, k), normal(k, n)
-
-
-def matmul_work(m, k, n):
-    return 2 * m * k * n, FLOAT * (m * k + k * n + m * n)
 
 
 def convolution(normal, n, c, side, k):
@@ -53,57 +43,25 @@ def conv2d_grad_w(normal, *size):
     return g, x, w.shape, ONE, ZERO, ONE, 1
 
 
-def convolution_work(n, c, side, k):
-    """The same for all three: each output pixel meets each weight of its filter once."""
-    out = (side - 2) ** 2
-    return 2 * n * k * out * c * 9, FLOAT * (n * c * side**2 + k * c * 9 + n * k * out)
-
-
 def max_pool2d(normal, n, c, side):
     return normal(n, c, side, side), TWO, TWO, ZERO, ONE, False
-
-
-def max_pool2d_work(n, c, side):
-    """Three comparisons a window of four; x is read, y and one byte an index are written."""
-    windows = n * c * (side // 2) ** 2
-    return 3 * windows, FLOAT * n * c * side**2 + (FLOAT + 1) * windows
 
 
 def softmax(normal, rows, columns):
     return normal(rows, columns), 1
 
 
-def softmax_work(rows, columns):
-    """A comparison, a difference, an exp (counted as one), a sum and a quotient for each number."""
-    return 5 * rows * columns, 2 * FLOAT * rows * columns
-
-
 def layer_norm(normal, rows, columns):
     return normal(rows, columns), normal(columns), normal(columns), 1e-5
-
-
-def layer_norm_work(rows, columns):
-    """Mean 1, centring 1, variance 2, scaling 1, weight and bias 2."""
-    return 7 * rows * columns, 2 * FLOAT * (rows * columns + rows + columns)
 
 
 def gelu(normal, n):
     return (normal(n),)
 
 
-def gelu_work(n):
-    """erf is counted as one, with a sum and three products around it."""
-    return 5 * n, 2 * FLOAT * n
-
-
 def adam(normal, n):
     w, g, m = normal(n), normal(n), normal(n)
     return w, g, m, m * m, None, 3, 1e-3, 0.9, 0.999, 1e-8, 0.0, False
-
-
-def adam_work(n):
-    """3 for m, 4 for v, 5 for w; four arrays are read and three written."""
-    return 12 * n, 7 * FLOAT * n
 
 
 def squares(*sides):
@@ -132,7 +90,6 @@ NUMBERS = {
 OPS = {
     "matmul": Op(
         matmul,
-        matmul_work,
         "M x K x N",
         {
             "cpu": squares(64, 256, 1024),
@@ -141,12 +98,11 @@ OPS = {
             "sim": squares(9),
         },
     ),
-    "conv2d": Op(conv2d, convolution_work, FILTERS, IMAGES),
-    "conv2d_grad_x": Op(conv2d_grad_x, convolution_work, FILTERS, IMAGES),
-    "conv2d_grad_w": Op(conv2d_grad_w, convolution_work, FILTERS, IMAGES),
+    "conv2d": Op(conv2d, FILTERS, IMAGES),
+    "conv2d_grad_x": Op(conv2d_grad_x, FILTERS, IMAGES),
+    "conv2d_grad_w": Op(conv2d_grad_w, FILTERS, IMAGES),
     "max_pool2d": Op(
         max_pool2d,
-        max_pool2d_work,
         "N x C x side, windows 2 x 2",
         {
             "cpu": [(64, 32, 26), (64, 64, 64)],
@@ -155,8 +111,8 @@ OPS = {
             "sim": [(1, 2, 6)],
         },
     ),
-    "softmax": Op(softmax, softmax_work, "rows x columns", ROWS),
-    "layer_norm": Op(layer_norm, layer_norm_work, "rows x columns", ROWS),
-    "gelu": Op(gelu, gelu_work, "numbers", NUMBERS),
-    "adam_": Op(adam, adam_work, "weights", NUMBERS),
+    "softmax": Op(softmax, "rows x columns", ROWS),
+    "layer_norm": Op(layer_norm, "rows x columns", ROWS),
+    "gelu": Op(gelu, "numbers", NUMBERS),
+    "adam_": Op(adam, "weights", NUMBERS),
 }

@@ -1,41 +1,6 @@
-"""This machine's roof: its measured peaks of arithmetic and memory, and the chart of kernels under it."""
-
-import functools
-from concurrent.futures import ThreadPoolExecutor
+"""The chart of kernels under the roof of a machine: operations a second by operations a byte."""
 
 import numpy as np
-from contenders import block, wait
-from operations import FLOAT
-
-import tinygrad_zen as tz
-
-
-def peaks(kind, options):
-    """The measured peaks of the "cpu" or "gpu": {"flops": a second, "bytes": a second}.
-
-    The best of several: a peak is what can be reached, not what usually is.
-    """
-    be, quick = tz.backend("numpy" if kind == "cpu" else "cupy"), options.quick
-    n = 512 if quick else 2048
-    ones = functools.partial(be.xp.ones, dtype=be.xp.float32)
-    x, y = ones((n, n)), ones((n, n))
-    finish = functools.partial(wait, be)
-    rounds = 20 if quick else 5
-    product = best(lambda: x @ y, finish, rounds)
-    numbers = (1 << 22) if quick else (1 << 28 if kind == "gpu" else 1 << 26)
-    source, target = ones(numbers), ones(numbers)
-    copies = [best(lambda: be.xp.copyto(target, source), finish, rounds)]
-    if kind == "cpu":  # one core alone may not fill the memory's bandwidth
-        parts = [np.array_split(a, options.threads) for a in (target, source)]
-        with ThreadPoolExecutor(options.threads) as pool:
-            copy = functools.partial(pool.map, np.copyto, *parts)
-            copies.append(best(lambda: list(copy()), finish, rounds))
-    return {"flops": 2 * n**3 / product, "bytes": 2 * FLOAT * numbers / min(copies)}
-
-
-def best(call, finish, rounds):
-    block(call, finish, 1)
-    return min(block(call, finish, 1) for _ in range(rounds))
 
 
 def draw(figure, results):
