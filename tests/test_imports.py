@@ -27,6 +27,7 @@ ARROWS = {
     "check": {"autograd", "backend", "tensor", "ops", "derivatives", "nn"},
     "cards": {"backend", "tensor", "ops", "check", "view"},
     "sklearn": {"backend", "nn", "train"},
+    "replay": {"autograd", "backend", "tensor", "nn", "optim"},
 }
 # and the parts that it may import later, inside a function
 LATE = {
@@ -161,7 +162,9 @@ def test_plain_kernels_is_refused():
     assert "ImportError: kernels: import it as tinygrad_zen.kernels" in out.stderr
 
 
-@pytest.mark.parametrize("part", ["nn", "optim", "data", "train", "io", "check", "view", "cards"])
+@pytest.mark.parametrize(
+    "part", ["nn", "optim", "data", "train", "io", "check", "view", "cards", "replay"]
+)
 def test_every_part_can_be_imported_first(part):
     """Whatever is imported first, no import runs in a circle."""
     out = run(f"import tinygrad_zen.{part}")

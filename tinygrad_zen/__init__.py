@@ -42,6 +42,7 @@ _NAMES = {
     "load": "train",
     "debug": "check",
     "profile": "check",
+    "capture": "replay",
 }
 
 

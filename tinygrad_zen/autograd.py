@@ -70,6 +70,10 @@ class Watcher:
         """Run the vjp of a node for its argument i (None: one vjp for all); returns the gradient(s)."""
         return vjp(g)
 
+    def optimize(self, bucket, update, group):
+        """Have an optimizer's bucket of parameters make its step; it calls `step` below."""
+        bucket.step(update, group)
+
     def step(self, update, kernels, *args):
         """Run an optimizer's update of some weights."""
         update(kernels, *args)

@@ -219,3 +219,14 @@ def seed(value):
 def default_generator():
     """The NumPy generator behind everything random; on a GPU it makes the numbers on the host."""
     return _generator
+
+
+@contextlib.contextmanager
+def drawing_from(generator):
+    """Have default_generator() be another, inside `with drawing_from(g):`, for all threads."""
+    global _generator
+    before, _generator = _generator, generator
+    try:
+        yield
+    finally:
+        _generator = before

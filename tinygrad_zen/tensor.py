@@ -106,7 +106,7 @@ class Tensor:
             raise ValueError(
                 f"bool: the truth of shape {self.shape} is ambiguous; use .any() or .all()"
             )
-        return bool(self.item())
+        return bool(self.data)
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self.numpy(), dtype=dtype, copy=copy)

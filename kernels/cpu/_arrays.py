@@ -124,7 +124,7 @@ def elementwise(kernel, x, *others, args=()):
 def like(x, other):
     """The numbers of `other` in the shape, dtype and memory order of x: itself if it has them."""
     if (
-        type(other) is np.ndarray
+        isinstance(other, np.ndarray)
         and other.shape == x.shape
         and other.strides == x.strides
         and other.dtype == x.dtype

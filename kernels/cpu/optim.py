@@ -65,11 +65,14 @@ def _adam(threads, w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, de
     shrink = 1 - lr * weight_decay if decoupled else 1
     decay = 0 if decoupled else weight_decay
     factors = (1 - beta1, 1 - beta2, lr * correction / (1 - beta1**t), eps * correction)
-    _adam_(threads, *arrays, *map(w.dtype.type, (*factors, shrink, decay)))
+    _adam_(threads, *arrays, *factors, float(shrink), float(decay))
 
 
 @threaded
 def _adam_(w, g, m, v, towards1, towards2, rate, eps, shrink, decay):
+    number = w.dtype.type  # factors come in double precision, and are rounded once
+    towards1, towards2, rate = number(towards1), number(towards2), number(rate)
+    eps, shrink, decay = number(eps), number(shrink), number(decay)
     for block in prange((w.size + BLOCK - 1) // BLOCK):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
         _adam_block_(w[part], g[part], m[part], v[part], towards1, towards2, rate, eps, shrink,
@@ -120,7 +123,12 @@ def _sgd_(w, g, buf, keep, add, first, second, lr, decay):
 
 def _flat(w, g, *state):
     """All arrays as they lie in memory; g in the order of w. None if they cannot be changed so."""
-    if w.dtype.char not in "fd" or w.size == 0 or in_memory_order(w) is None:
+    if w.dtype.char not in "fd" or w.size == 0:
+        return None
+    arrays = (w, g, *state)
+    if w.ndim == 1 and all(a.flags.carray and a.dtype == w.dtype for a in arrays):
+        return arrays  # what lies packed, without much ado
+    if in_memory_order(w) is None:
         return None
     if any(s.strides != w.strides or s.dtype != w.dtype for s in state):
         return None

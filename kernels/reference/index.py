@@ -18,7 +18,10 @@ def gather_grad(g, index, shape, axis):
     """Zeros of a shape with g added at index along an axis; equal indices add up."""
     xp = namespace(g)
     out = xp.zeros(shape, g.dtype)
-    places = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
+    places = [
+        xp.arange(n).reshape([-1 if i == k else 1 for i in range(index.ndim)])
+        for k, n in enumerate(index.shape)
+    ]
     places[axis] = index
     xp.add.at(out, tuple(places), g)
     return out

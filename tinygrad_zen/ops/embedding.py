@@ -13,9 +13,9 @@ def embedding(be, index, w, *, padding_idx=None):
         raise TypeError(f"embedding: indices must be integers; got {index.dtype}")
     if w.ndim != 2:
         raise ValueError(f"embedding: the table must be (V, D); got {w.shape}")
-    if index.size and not (0 <= int(index.min()) and int(index.max()) < w.shape[0]):
+    if index.size and not (0 <= index.min() and index.max() < w.shape[0]):
         raise ValueError(
-            f"embedding: indices must lie in 0..{w.shape[0] - 1}; got {int(index.min())}..{int(index.max())}"
+            f"embedding: indices must lie in 0..{w.shape[0] - 1}; got {index.min()}..{index.max()}"
         )
 
     def grad_w(g):

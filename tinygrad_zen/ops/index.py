@@ -86,8 +86,8 @@ def _check_gather(name, x, index, axis):
         raise ValueError(
             f"{name}: index and x must agree on every axis but {axis}; got {index.shape} and {x.shape}"
         )
-    if index.size and not (0 <= int(index.min()) and int(index.max()) < x.shape[axis]):
+    if index.size and not (0 <= index.min() and index.max() < x.shape[axis]):
         raise ValueError(
-            f"{name}: index must lie in 0..{x.shape[axis] - 1}; got {int(index.min())}..{int(index.max())}"
+            f"{name}: index must lie in 0..{x.shape[axis] - 1}; got {index.min()}..{index.max()}"
         )
     return axis

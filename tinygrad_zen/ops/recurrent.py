@@ -87,7 +87,7 @@ def _check(name, gates, x, states, w_ih, w_hh, b_ih, b_hh, lengths):
         raise TypeError(f"{name}: lengths must be integers; got {lengths.dtype}")
     if lengths.shape != (batch,):
         raise ValueError(f"{name}: lengths must be (N,) = ({batch},); got {lengths.shape}")
-    if batch and not (0 <= int(lengths.min()) and int(lengths.max()) <= steps):
+    if batch and not (0 <= lengths.min() and lengths.max() <= steps):
         raise ValueError(
-            f"{name}: lengths must lie in 0..{steps}; got {int(lengths.min())}..{int(lengths.max())}"
+            f"{name}: lengths must lie in 0..{steps}; got {lengths.min()}..{lengths.max()}"
         )

@@ -115,7 +115,10 @@ class Optimizer:
                 buckets = self._buckets(group, first, fills)
                 self._plans[k] = (fills, live), buckets
             for bucket in buckets:
-                bucket.step(self.update, group)
+                if recording.watcher is None:
+                    bucket.step(self.update, group)
+                else:
+                    recording.watcher.optimize(bucket, self.update, group)
             first += len(params)
 
     def state_dict(self):
