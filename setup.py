@@ -21,7 +21,10 @@ EXTRAS = {
     "plots": ["matplotlib>=3.7"],
     "sklearn": ["scikit-learn>=1.6"],
     "tensorboard": ["tensorboard>=2.11"],
-    "notebooks": ["jupyterlab", "ipywidgets", "nbclient>=0.10", "matplotlib>=3.7", "numba>=0.61"],
+    "notebooks": [
+        *("jupyterlab", "ipywidgets", "nbclient>=0.10", "matplotlib>=3.7", "numba>=0.61"),
+        "pooch>=1.7",  # fetches what lessons 5 and 7 train on
+    ],
     # PyTorch as an outside judge of results, its database of ops needs expecttest; transformers judges
     # BERT; tests skip without
     "judges": ["torch==2.13.0", "expecttest>=0.2", "transformers>=5.0"],
