@@ -14,7 +14,7 @@ import threading
 
 import numpy as np
 
-DOUBLE = np.dtype("float64")
+DOUBLE, ndarray = np.dtype("float64"), np.ndarray
 next_serial = itertools.count(1).__next__
 
 
@@ -165,14 +165,16 @@ def op(fn):
             arrays = [backend.array(a) if isinstance(a, np.ndarray) else a for a in arrays]
         watcher = recording.watcher
         try:
-            if watcher is None:
+            if watcher is not None:
+                out, vjps = watcher.call(fn, backend, arrays, options)
+            elif options:
                 out, vjps = fn(backend, *arrays, **options)
             else:
-                out, vjps = watcher.call(fn, backend, arrays, options)
+                out, vjps = fn(backend, *arrays)
         except ValueError as e:
             raise _in_our_words(e, name, arrays) from None
-        if isinstance(out, np.generic):  # NumPy's full reductions give scalars; Tensors hold arrays
-            out = np.asarray(out)
+        if type(out) is not ndarray:  # NumPy's full reductions give scalars; Tensors hold arrays
+            out = _array(out)
         if out.dtype is DOUBLE and "dtype" not in options and _from_integers(arrays):
             out = out.astype(np.float32)
         if wanted and vjps is not None and recording.on:
@@ -251,7 +253,7 @@ def _mixed_backends(name, args):
 
 
 def _array(g):
-    """A gradient as an array: NumPy's arithmetic on 0-d arrays gives scalars."""
+    """A result as an array: NumPy's arithmetic on 0-d arrays gives scalars."""
     return np.asarray(g) if isinstance(g, np.generic) else g
 
 
@@ -352,10 +354,11 @@ def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=Fal
                 gx = vjp(g)
             else:
                 gx = watcher.vjp(node, i, vjp, g)
-            if not create_graph:
+            if create_graph:
+                if not isinstance(gx, Tensor):
+                    gx = Tensor(parent.backend.array(gx), parent.backend)
+            elif type(gx) is not ndarray:
                 gx = _array(gx)
-            elif not isinstance(gx, Tensor):
-                gx = Tensor(parent.backend.array(gx), parent.backend)
             if gx.shape != parent.data.shape or gx.dtype is not parent.data.dtype:
                 gx = _fits(gx, parent, node)
             deliver(key, gx)

@@ -5,12 +5,15 @@ views need no call at all, and a function that takes `out=` is called as it is.
 """
 
 import functools
+import math
 
 import numpy as np
 
 from .traced import Traced, current, paused, plain, root
 
-asanyarray = np.asanyarray  # itself: while a step is recorded, np.asanyarray is another
+# themselves: while a step is recorded, NumPy's functions of these names are others
+asanyarray, empty = np.asanyarray, np.empty
+LINE, PAGE = 64, 4096  # bytes
 
 
 KERNELS = f"{__name__.partition('.')[0]}.kernels."
@@ -39,6 +42,7 @@ class Trace:
         self.saved = {}
         self.updates = []  # the positions of optimizers' steps
         self.draws = []  # the positions of calls that draw random numbers
+        self._contents = {}  # id -> array: what lies in memory that was taken in bytes
         self._errors = np.geterr()
         self._threads = threads
         self._usual_threads = threads[0]() if threads else 1
@@ -192,14 +196,32 @@ class Trace:
         sources = list(arrays_in((args, options)))
         original = args[0] if args else None
         args, options = plain(args), plain(options)
+        if function.__name__ == "empty":
+            return self.wrap(self._empty(*args, **options))
         result = self.run(function, args, options)
         if sources and isinstance(args[0], np.ndarray):
             return self._moved(result, args[0], original)
         if sources:
             self.note(_copy_result, (result, function, args, options), [result])
-        elif function.__name__ != "empty":
-            return self._constant(result)
-        return self.wrap(result)
+            return self.wrap(result)
+        return self._constant(result)
+
+    def _empty(self, shape, dtype=float, **options):
+        """Memory for an array from the beginning of a cache line, and not always at one place of a page.
+
+        A processor takes a read for one of what it has just written if the last 12 bits of both
+        addresses agree, and waits.
+        """
+        dtype = np.dtype(dtype)
+        shape = shape if isinstance(shape, tuple | list) else (shape,)
+        size = math.prod(shape) * dtype.itemsize
+        if size < PAGE or options.get("order", "C") != "C" or dtype.hasobject:
+            return self.run(empty, (shape, dtype), options)
+        block = empty(size + PAGE + LINE, np.uint8)
+        start = -block.ctypes.data % LINE + len(self._contents) * 5 % (PAGE // LINE) * LINE
+        array = block[start : start + size].view(dtype)
+        self._contents[id(block)] = array
+        return array.reshape(shape)
 
     def _constant(self, array):
         """A new array of numbers that are the same in every step."""
@@ -313,6 +335,7 @@ class Trace:
         """Spoil all that the step made: NaN, or 0 where it is no float."""
         kept = {id(root(self.writes[i][0])) for i in self.constants} | set(self.inputs)
         for key, array in self.made.items():
+            array = self._contents.get(key, array)
             if key not in kept and array.flags.writeable:
                 array.fill(np.nan if array.dtype.kind == "f" else 0)
 
