@@ -4,6 +4,7 @@ Each runs in float32 on one thread, in float32 on many, and in float64. The refe
 """
 
 import inspect
+import platform
 import subprocess
 import sys
 
@@ -616,3 +617,27 @@ def test_relu_max_pool2d(normal, case):
     x = np.rint(2 * normal(*shape))  # with ties, and windows where nothing is positive
     x[:1, 0] = -1
     check("relu_max_pool2d", [x, *options])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_stays_in_the_process():
+    """Arrays that NumPy makes and frees again and again cost no new pages from the system."""
+    faults = run(
+        """
+import resource
+import numpy as np
+from tinygrad_zen.kernels.cpu import _arrays
+x = _arrays.empty((16, 128, 128), np.float32)
+x[...] = 1
+
+def faults(n):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(n):
+        (x - x) * (x + x) + x
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults(3)
+print(faults(10))
+"""
+    )
+    assert int(faults) < 100  # a page fault for each page of each array would be some 10,000

@@ -27,6 +27,7 @@ class _Blocks(threading.local):
         From the beginning of a cache line, and not all from the same place in a page: a processor takes
         a read for one of what it has just written if the last 12 bits of both addresses agree, and waits.
         """
+        keep_freed_memory()
         if self.total + size > LIMIT:
             self.by_size, self.total = {}, 0  # a block in use stays with its arrays
         block = np.empty(size + PAGE + LINE, np.uint8)
@@ -39,6 +40,18 @@ class _Blocks(threading.local):
 
 
 _blocks = _Blocks()
+
+
+@functools.cache
+def keep_freed_memory():
+    """Let the C library keep up to 64 MB of what is freed, where NumPy makes arrays of its own.
+
+    It hands freed memory back to the system beyond twice the largest array that was ever freed, and the
+    system clears each page before it gives it out again. Sums of residuals and losses of a Transformer
+    layer spent most of their time there: 1000 pages a step. So one array of 32 MB, the most that counts,
+    is made and freed, untouched. (glibc's mallopt, M_MMAP_THRESHOLD; elsewhere it has no effect.)
+    """
+    np.empty((32 << 20) - 2 * PAGE, np.uint8)
 
 
 def empty(shape, dtype):

@@ -15,6 +15,7 @@ from numba import njit, prange
 from ._arrays import empty
 from ._compiled import COMPILED, INNER, many, threaded
 from ._tile import ROWS, any_tile_add, any_tile_from, columns, copy_columns, tile_cover
+from ._vectors import fetch
 
 DEPTH = 512  # of the panels that are packed at a time
 TOGETHER = 8  # tiles that make a block of rows
@@ -110,6 +111,11 @@ def _block(tiles, x, x_rows, step, panels, depth, start, go_on, out):
         for tile in range(len(tiles)):
             first, end, tall = tiles[tile]
             row = first - before
+            if panel == 0 and step != 1:
+                if tile == 0:
+                    _fetch(x, x_rows, step, depth)
+                if tile + 1 < len(tiles):
+                    _fetch(x, x_rows[end - before :], step, depth)
             if not whole:
                 edge_x_rows[: len(x_rows) - row] = x_rows[row : row + ROWS]
                 if go_on:
@@ -125,3 +131,11 @@ def _block(tiles, x, x_rows, step, panels, depth, start, go_on, out):
                               one_run, 1, depth, step, panels, panel_at, width)  # fmt: skip
             if not whole:
                 out[first:end, left:] = edge[: end - first, :right]
+
+
+@njit(**INNER)
+def _fetch(x, rows, step, depth):
+    """Ask the memory for the columns of x that are the next tile's rows; they may share cache lines."""
+    for k in range(depth):
+        fetch(x, rows[0] + k * step)
+        fetch(x, rows[min(ROWS, len(rows)) - 1] + k * step)

@@ -180,6 +180,9 @@ def _write_tile(v, height, args, start=None):
 
         return repeat(builder, length, tile, one_step)
 
+    for row in out if start is not None else []:
+        for i in range(VECTORS):
+            v.fetch(row, i, write=True)
     sources = out if start is None else [start] * height
     tile = [v.load(row, i) for row in sources for i in range(VECTORS)]
     tile = repeat(builder, n_runs, tile, one_run)

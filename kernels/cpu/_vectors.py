@@ -107,6 +107,17 @@ class Vectors:
     def store(self, value, pointer, i=0):
         self.builder.store(value, self._vector(pointer, i)).align = self.bytes
 
+    def fetch(self, pointer, i=0, write=False):
+        """Ask for the i-th vector from a pointer, to write there soon (or to read, in the second cache)."""
+        pointer = self.builder.bitcast(self._vector(pointer, i), ir.PointerType(ir.IntType(8)))
+        flag = ir.IntType(32)
+        prefetch = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag]),
+            "llvm.prefetch.p0",
+        )
+        self.builder.call(prefetch, [pointer, flag(int(write)), flag(3 if write else 2), flag(1)])
+
     def spread(self, pointer):
         """A vector whose lanes all hold the number at a pointer."""
         lane = ir.IntType(32)
@@ -134,6 +145,20 @@ class Vectors:
     def _vector(self, pointer, i):
         pointer = self.at(pointer, ir.IntType(64)(i * self.lanes))
         return self.builder.bitcast(pointer, self.type.as_pointer())
+
+
+@intrinsic
+def fetch(typingctx, x, at):
+    """Ask the memory for x[at], counted as the numbers lie there, so that it is near when it is read."""
+    signature = types.void(x, types.intp)
+
+    def write(context, builder, signature, args):
+        x, at = pointers(context, builder, signature, args)
+        v = Vectors(builder, signature.args[0].dtype)
+        v.fetch(v.at(x, at))
+        return context.get_dummy_value()
+
+    return signature, write
 
 
 @intrinsic

@@ -122,7 +122,7 @@ def _tiles_pay(x, y):
         return False
     n_rows = x.size // max(x.shape[-1], 1)
     return (
-        n_rows >= 256
+        n_rows >= 128
         and x.size * y.shape[1] >= 1 << 23
         and (x.flags.c_contiguous or x.ndim == 2)
         and (x.strides[-2] % PAGE > 0)

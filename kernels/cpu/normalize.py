@@ -119,7 +119,7 @@ def layer_norm(x, w, b, eps):
     if not _suit(x, w, b):
         return reference.layer_norm(x, w, b, eps)
     x = dense(x)
-    y, mean, rstd = np.empty_like(x), np.empty((len(x), 1), x.dtype), np.empty((len(x), 1), x.dtype)
+    y, mean, rstd = empty_like(x), np.empty((len(x), 1), x.dtype), np.empty((len(x), 1), x.dtype)
     _layer_norm(many(x, 4 * x.size), x, dense(w), dense(b), x.dtype.type(eps), y, mean, rstd)
     return y, mean, rstd
 
