@@ -485,6 +485,16 @@ def test_a_decorated_method(backend):
     assert one.w.tolist() == two.w.tolist() == pytest.approx([0.5, 2.5])
     assert one.step.calls and one.step is not two.step and Trainer.step.__doc__ == "One step."
 
+    class Renamed:
+        def _step(self, x):
+            return x * 2
+
+        step = tz.capture(_step)
+
+    three = Renamed()
+    assert [three.step(x).tolist() for _ in range(4)] == [[2, -2]] * 4
+    assert three.step.calls and three._step(x).tolist() == [2, -2]
+
 
 def test_debug_and_profile_see_the_engine(backend):
     run = Run("tabular")

@@ -3,6 +3,7 @@
 import inspect
 import json
 import time
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,6 +121,17 @@ def test_results_are_the_same_and_nothing_stays_behind(backend):
     count = len(p.spans)
     loss.backward()  # its vjps hold timed kernels; they only compute now
     assert len(p.spans) == count
+
+
+def test_a_device_is_waited_for():
+    """After each kernel, before the clock stops: a device that takes its time when it is asked."""
+    device = SimpleNamespace(synchronize=lambda: time.sleep(PAUSE))
+    xp = ModuleType("device")
+    vars(xp).update(vars(np) | {"cuda": SimpleNamespace(Device=lambda: device)})
+    x = tz.tensor(np.ones((2, 2)), backend=tz.Backend("far", xp, reference))
+    with tz.profile() as p:
+        x @ x
+    assert [s.seconds >= PAUSE for s in p.spans if s.what == "kernel"] == [True]
 
 
 def test_gradients_of_gradients_are_counted_once():

@@ -28,7 +28,7 @@ def profile():
         with tz.profile() as p:
             for _ in range(10):
                 step()
-        print(p)
+        print(p)                  # by op and kernel; p.table("layer"): by layer
         p.save("trace.json")      # for chrome://tracing or ui.perfetto.dev
 
     Gives a Profile. Run the step once before: the first call compiles kernels. What measuring itself

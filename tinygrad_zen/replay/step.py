@@ -64,8 +64,11 @@ class Captured:
         if owner is None:
             return self
         bound = Captured(self.function.__get__(owner, kind), self._check)
-        vars(owner)[self.function.__name__] = bound
+        vars(owner)[self._name] = bound
         return bound
+
+    def __set_name__(self, kind, name):
+        self._name = name
 
     @property
     def calls(self):
@@ -115,7 +118,7 @@ class Replay:
         options = {k: self._input(a, f"argument {k}") for k, a in options.items()}
         self._recording, self._backend = recording.on, default_backend()
         recorder = Recorder(self.surroundings)
-        trace = self._trace = recorder.trace
+        trace = recorder.trace
         originals = {id(b): b.tobytes() for _, b, _, _ in self._inputs if b is not None}
         trace.inputs = {id(b): b for _, b, _, _ in self._inputs if b is not None}
         trace.made |= trace.inputs
@@ -140,13 +143,14 @@ class Replay:
         self._steps, self._looked_at = recorder.steps, recorder.looked_at
         self.first = self._results()
         try:
-            self._refuse(before, originals)
+            self._refuse(trace, before, originals)
         except BaseException:
             self._restore(start)
             raise
         self.calls = trace.calls_to_replay()
+        self._memory = [array for array, _ in trace.saved.values()]  # that the step writes
         self._plan_undo(trace)
-        self._check_itself(start)
+        self._check_itself(trace, start)
 
     # before a replay
 
@@ -294,11 +298,11 @@ class Replay:
             raise
         return result
 
-    def _check_itself(self, before):
+    def _check_itself(self, trace, before):
         """The recorded step once more, from where it began and on spoiled arrays: the same must come out."""
         expected = self._outcome(self.first)
         self._restore(before)
-        self._trace.poison()
+        trace.poison()
         try:
             self._compare(expected, self.run(), "what was recorded")
         except BaseException:
@@ -307,7 +311,7 @@ class Replay:
 
     def _state(self):
         """All that a step may change: memory, counts of steps, the random generator, gradients."""
-        roots = {id(r): r for r, _ in self._trace.saved.values()}
+        roots = {id(r): r for r in self._memory}
         for tensor in self.surroundings.tensors.values():
             roots[id(root(tensor.data))] = root(tensor.data)
         return (
@@ -380,7 +384,7 @@ class Replay:
         }
         return state | {name: s.last_epoch for name, s in self.surroundings.schedules.items()}
 
-    def _refuse(self, before, originals):
+    def _refuse(self, trace, before, originals):
         for name, after in self._python_state().items():
             if after != before[name]:
                 raise RuntimeError(
@@ -390,7 +394,7 @@ class Replay:
         held = [*self.surroundings.arrays.values(), *_arrays_of_the_package()]
         held += [t.data for t in self.surroundings.tensors.values()]
         known = {id(root(array)) for array in held}
-        for array in self._trace.found():
+        for array in trace.found():
             if id(array) not in known:
                 raise RuntimeError(
                     f"capture: the step uses an array {array.dtype} {array.shape} that is neither an "
