@@ -9,6 +9,7 @@ library is imported.
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -109,6 +110,13 @@ class Running:
         self.process.stdin.flush()
         return self._answer()
 
+    def stop(self):
+        """Let all of its threads stand still, those too that spin and wait for more work."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
+
     def _answer(self):
         line = self.process.stdout.readline()
         if not line:
@@ -119,6 +127,7 @@ class Running:
         return json.loads(line)
 
     def close(self):
+        self.resume()
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()

@@ -17,7 +17,6 @@ import math
 import os
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import networks
@@ -28,7 +27,6 @@ from engines import ENGINES, EngineFailed, Running, available
 TOLERANCE = 5e-5  # of a loss, relative, against float64
 # Keras adds epsilon to Adam's root before its correction, which matters where gradients are tiny
 TOLERANCES = {"keras": 1e-3}
-PAUSE = 0.3  # seconds between blocks where threads of the last one may still spin
 LIBRARIES = {"torch": "PyTorch", "jax": "JAX", "keras": "Keras"}
 
 
@@ -54,26 +52,28 @@ def measure(network, names, options):
     """Check and time engines on a network; -> {engine: what was measured}. A peer may fail."""
     weights = networks.weights(network)
     one_bias = {e: e == "keras" for e in names}
-    expected = {b: networks.reference_losses(network, weights, b) for b in {*one_bias.values()}}
+    losses = {b: networks.reference_losses(network, weights, b) for b in {*one_bias.values()}}
+    expected = {e: losses[one_bias[e]] for e in names}
     running = {}
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(file := f"{folder}/weights.npz", **weights)
-        for name in names:
-            if ENGINES[name].images and not network.image:
-                continue
-            try:
-                running[name] = launch(name, network, file, options)
-            except EngineFailed as e:
-                if ENGINES[name].ours:
-                    raise SystemExit(str(e)) from e
-                print(f"  left out: {e}")
-                continue
-            check(running[name], expected[one_bias[name]])
-    times = alternate(running, options)
-    found = {name: facts(r, times[name], expected[one_bias[name]]) for name, r in running.items()}
-    for r in running.values():
-        r.close()
-    return found
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            np.savez(file := f"{folder}/weights.npz", **weights)
+            for name in names:
+                if ENGINES[name].images and not network.image:
+                    continue
+                try:
+                    running[name] = launch(name, network, file, options)
+                except EngineFailed as e:
+                    if ENGINES[name].ours:
+                        raise SystemExit(str(e)) from e
+                    print(f"  left out: {e}")
+                    continue
+                check(running[name], expected[name])
+        times = alternate(running, options)
+        return {name: facts(r, times[name], expected[name]) for name, r in running.items()}
+    finally:
+        for r in running.values():
+            r.close()
 
 
 def alternate(running, options):
@@ -82,12 +82,13 @@ def alternate(running, options):
     for name, r in running.items():
         once = min(r.block(3), r.block(3))  # also settles caches
         steps[name] = max(3, math.ceil(options.seconds / once))
+        r.stop()
     for _ in range(options.rounds):
         for name, r in running.items():
-            if options.threads > 1:
-                time.sleep(PAUSE)
-                r.block(1)  # wakes its threads
+            r.resume()
+            r.block(1)  # wakes its threads
             times[name].append(r.block(steps[name]))
+            r.stop()
     return times
 
 

@@ -259,6 +259,8 @@ def test_wrong_losses_and_failing_peers(train, monkeypatch, capsys):
         def close(self):
             pass
 
+        stop = resume = close
+
     network, wrong = train.networks.find("tabular"), 0.0
     expected = train.networks.reference_losses(network, train.networks.weights(network))
     monkeypatch.setattr(train, "Running", Process)
