@@ -17,11 +17,12 @@ import time
 import traceback
 from pathlib import Path
 
+import proof_files
 import proof_gradients
 import proof_runs
 from record import machine
 
-SECTIONS = {**proof_gradients.SECTIONS, **proof_runs.SECTIONS}
+SECTIONS = {**proof_gradients.SECTIONS, **proof_files.SECTIONS, **proof_runs.SECTIONS}
 RESULTS = Path(__file__).resolve().parent / "results" / "proof.md"
 HEAD = """\
 # Proof

@@ -57,6 +57,7 @@ def test_wrong_usage_is_one_line(capsys):
         FloatingPointError("fit: epoch 1, batch 2: the loss is nan"),
         ImportError("view: matplotlib is not installed"),
         tz.BackendUnavailable("cupy: CuPy is not installed"),
+        tz.OutOfMemory("add: out of memory: an array of shape (9, 9), float32, takes 324 bytes"),
     ],
 )
 def test_errors_for_users_are_one_line(capsys, monkeypatch, error):

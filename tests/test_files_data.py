@@ -1,8 +1,10 @@
 """Files of data that are refused: packed ones, vocabularies and records, each in its own words."""
 
 import gzip
+import io as io_module
 import json
 import lzma
+import tarfile
 
 import numpy as np
 import pytest
@@ -53,6 +55,21 @@ def test_bombs(tmp_path, suffix, pack):
         words = "at most 1,054,722 bytes are unpacked; there are more"
         with refuses(f"{path}: {words}"):
             data_files.read_cifar_archive(path, ("one.bin", "two.bin"), count=1)
+
+
+def test_an_archive_that_ends_within_a_file_that_nobody_asked_for(tmp_path):
+    path, content = tmp_path / "cifar.tar.gz", io_module.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, size in (("one.bin", data_files.CIFAR_RECORD), ("more.txt", 5000)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            archive.addfile(member, io_module.BytesIO(bytes(size)))
+    whole = content.getvalue()
+    path.write_bytes(gzip.compress(whole))
+    assert data_files.read_cifar_archive(path, ("one.bin",), count=1).shape == (1, 3073)
+    path.write_bytes(gzip.compress(whole[: 3 * 512 + 3072 + 4000]))
+    with refuses(f"{path}: damaged .tar.gz file: it ends within a file"):
+        data_files.read_cifar_archive(path, ("one.bin",), count=1)
 
 
 def test_embedded_tables_are_checked(tmp_path):

@@ -9,6 +9,7 @@ from .autograd import enable_grad, grad, no_grad, op  # first: Tensors and ops a
 from .backend import (
     Backend,
     BackendUnavailable,
+    OutOfMemory,
     backend,
     backends,
     default_generator,

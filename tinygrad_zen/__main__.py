@@ -50,7 +50,7 @@ def usage():
 def train(argv):
     """Train a recipe: [NAME] [options]."""
     from . import recipes
-    from .backend import BackendUnavailable
+    from .backend import BackendUnavailable, OutOfMemory
 
     if argv and argv[0] in ("-h", "--help"):
         print(usage(), end="")
@@ -66,13 +66,14 @@ def train(argv):
     )
     recipe.add_arguments(parser)
     args = parser.parse_args(argv)
+    of_the_engine = BackendUnavailable, OutOfMemory
     started = time.time()
     try:
         recipes.run(recipe, args)
     except KeyboardInterrupt as e:
         again = recipes.how_to_go_on(name, argv, args, started)
         return fail((str(e) or "interrupted") + again, code=130)
-    except (ValueError, FloatingPointError, ImportError, OSError, BackendUnavailable) as e:
+    except (ValueError, FloatingPointError, ImportError, OSError, *of_the_engine) as e:
         return fail(str(e))
     return 0
 

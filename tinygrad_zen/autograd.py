@@ -14,6 +14,8 @@ import threading
 
 import numpy as np
 
+from .backend import default_backend, out_of_memory, tell_memory
+
 DOUBLE, ndarray = np.dtype("float64"), np.ndarray
 next_serial = itertools.count(1).__next__
 
@@ -173,6 +175,8 @@ def op(fn):
                 out, vjps = fn(backend, *arrays)
         except ValueError as e:
             raise _in_our_words(e, name, arrays) from None
+        except MemoryError as e:
+            raise out_of_memory(e, name, arrays) from e
         if type(out) is not ndarray:  # NumPy's full reductions give scalars; Tensors hold arrays
             out = _array(out)
         if out.dtype is DOUBLE and "dtype" not in options and _from_integers(arrays):
@@ -282,6 +286,7 @@ def _fits(g, parent, node):
     return g if g.dtype == dtype else g.astype(dtype)
 
 
+@tell_memory("backward")
 def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=False):
     """Carry gradients from outputs back to the leaves; return {leaf or target's node: gradient}.
 
@@ -506,5 +511,4 @@ def _tensors_backend():
     return TENSORS
 
 
-from .backend import default_backend  # noqa: E402
 from .tensor import Tensor  # noqa: E402  (late: a Tensor's methods are ops, and ops are made here)

@@ -11,6 +11,7 @@ cudasim   numpy    kernels/cuda  (simulator)    anywhere, with NUMBA_ENABLE_CUDA
 import contextlib
 import functools
 import importlib.util
+import math
 import os
 import threading
 import types
@@ -66,6 +67,37 @@ class Backend:
 
 class BackendUnavailable(RuntimeError):
     """A backend cannot run on this machine; the message says what is missing and how to get it."""
+
+
+class OutOfMemory(MemoryError):
+    """An array does not fit into the memory; the message says its shape and how many bytes it takes."""
+
+
+@contextlib.contextmanager
+def tell_memory(name, arrays=()):
+    """Inside the block, a library's MemoryError becomes an OutOfMemory that names the op and numbers."""
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except MemoryError as e:
+        raise out_of_memory(e, name, arrays) from e
+
+
+def out_of_memory(error, name, arrays=()):
+    """The OutOfMemory for a MemoryError of NumPy, which knows the shape, or of CuPy, which knows bytes."""
+    shape, dtype = (getattr(error, key, None) for key in ("shape", "dtype"))
+    words = str(error) or "there is no more"
+    if shape is not None and dtype is not None:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        words = (
+            f"an array of shape {shape}, {dtype}, takes {size:,} bytes ({size / 2**30:,.1f} GiB)"
+        )
+    shapes = [str(a.shape) for a in arrays if getattr(a, "ndim", 0)]
+    if len(shapes) > 4:
+        shapes[3:] = [f"{len(shapes) - 3} more"]
+    made = f"; it is made of {' and '.join(shapes)}" if shapes else ""
+    return OutOfMemory(f"{name}: out of memory: {words}{made}")
 
 
 def _numpy():

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import autograd
 from .backend import backend as find_backend
-from .backend import default_backend
+from .backend import default_backend, tell_memory
 
 next_hook = itertools.count().__next__
 
@@ -416,13 +416,15 @@ def tensor(data, requires_grad=False, dtype=None, backend=None):
     elif isinstance(data, list | tuple) and any(isinstance(d, Tensor) for d in data):
         data = [d.numpy() if isinstance(d, Tensor) else d for d in data]
     try:
-        array = where.array(data, dtype)
+        with tell_memory("tensor"):
+            array = where.array(data, dtype)
     except ValueError as e:
         raise ValueError(f"tensor: the data are not numbers in a regular shape ({e})") from e
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: numbers are needed; got dtype {array.dtype}")
     if array is data or array.base is not None:
-        array = array.copy()
+        with tell_memory("tensor"):
+            array = array.copy()
     if requires_grad:
         check_differentiable(array)
     return Tensor(array, where, requires_grad)

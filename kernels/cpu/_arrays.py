@@ -63,7 +63,7 @@ def empty(shape, dtype):
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    if size < LARGE:
+    if not LARGE <= size <= LIMIT:  # a failure of np.empty names the shape
         return np.empty(shape, dtype)
     blocks, starts = _blocks.by_size.get(size) or _blocks.add(size)
     for i in range(len(blocks)):

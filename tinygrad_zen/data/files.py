@@ -222,7 +222,8 @@ def _tar_members(path, archive, most):
             raise FileError(f"{path}: at most {most:,} bytes are unpacked; there are more")
         if member.isreg():
             yield member.name.rpartition("/")[2], member.size
-        archive.seek(place)
+        if archive.seek(place) < place:
+            raise tarfile.ReadError("it ends within a file")
     while archive.read(PIECE):  # zeros up to the end, where the checksum of the packed file stands
         if archive.tell() > most:
             raise FileError(f"{path}: at most {most:,} bytes are unpacked; there are more")

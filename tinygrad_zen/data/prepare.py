@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..backend import tell_memory
 from .loader import as_seed
 
 
@@ -60,7 +61,8 @@ def one_hot(labels, num_classes=None, dtype="float32"):
         raise ValueError(
             f"one_hot: labels must be 0 to {num_classes - 1}; got {labels.min()} to {labels.max()}"
         )
-    rows = np.zeros((labels.size, num_classes), dtype)
+    with tell_memory("one_hot"):
+        rows = np.zeros((labels.size, num_classes), dtype)
     rows[np.arange(labels.size), labels.reshape(-1)] = 1
     return rows.reshape(*labels.shape, num_classes)
 

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 
+from ..backend import tell_memory
 from ..io import FileError, decode, parse_json, read_file, write_whole
 
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
@@ -220,7 +221,8 @@ def pad_sequences(
         raise ValueError(f"pad_sequences: elements must have one shape; got {sorted(shapes)}")
     if maxlen is None:
         maxlen = max(map(len, sequences))
-    padded = np.full((len(sequences), maxlen, *shapes.pop()), value, dtype)
+    with tell_memory("pad_sequences"):
+        padded = np.full((len(sequences), maxlen, *shapes.pop()), value, dtype)
     for row, sequence in zip(padded, sequences, strict=True):
         if not len(sequence):
             continue

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from ..backend import default_backend
+from ..backend import default_backend, tell_memory
 from ..tensor import Tensor, check_differentiable, tensor
 
 LoadResult = namedtuple("LoadResult", ["missing_keys", "unexpected_keys"])
@@ -296,7 +296,8 @@ def new_buffer(*shape):
     """A float32 Tensor of zeros on the default backend: what a layer keeps and does not learn."""
     reserve(*shape)
     backend = default_backend()
-    return Tensor(backend.xp.zeros(shape, np.float32), backend)
+    with tell_memory("a layer's weights"):
+        return Tensor(backend.xp.zeros(shape, np.float32), backend)
 
 
 _limit = threading.local()  # arrays and elements that layers may still make in this thread
