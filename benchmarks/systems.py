@@ -29,6 +29,9 @@ SYSTEMS = {
     "cifar10": (5, "accuracy", "test accuracy"),
     "cifar10-best": (5, "accuracy", "test accuracy"),
     "text-lstm": (2, "accuracy", "test accuracy"),
+    "sentiment-bert": (6, "accuracy", "test accuracy"),
+    "sentiment-bert --scratch": (6, "accuracy", "test accuracy"),
+    "gan": (7, "score", "score of samples, 1 to 10"),
     "char-lm": (8, "bits", "bits per letter"),
 }
 
@@ -37,13 +40,16 @@ def ours(name, seed, threads, more):
     """Run the recipe in a process of its own; -> (figure, seconds)."""
     environment = os.environ | {"OPENBLAS_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tinygrad_zen", "train", name, *more]
+        command = [sys.executable, "-m", "tinygrad_zen", "train", *name.split(), *more]
         command += ["--seed", str(seed), "--out", folder]
         started = time.perf_counter()
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
         figures = json.loads(Path(folder, "figures.json").read_text())
         seconds = time.perf_counter() - started
-        rows = list(csv.DictReader(Path(folder, "history.csv").read_text().splitlines()))
+        rows = []
+        for file in ("history.csv", "pretraining.csv"):
+            if Path(folder, file).exists():
+                rows += csv.DictReader(Path(folder, file).read_text().splitlines())
         if "time" in rows[0]:  # mlp's record has no times: there it is the whole program's
             seconds = sum(float(row["time"]) for row in rows)
         return figures[SYSTEMS[name][1]], seconds
@@ -58,10 +64,11 @@ def peer(name, seed, threads, more):
     from tinygrad_zen import recipes
 
     torch.set_num_threads(int(threads))
+    name, *options = name.split()
     recipe = recipes.find(name)
     parser = argparse.ArgumentParser()
     recipe.add_arguments(parser)
-    args = parser.parse_args(["--seed", str(seed), *more])
+    args = parser.parse_args(["--seed", str(seed), *options, *more])
     args.epochs = args.epochs or (args.quick_epochs if args.quick else args.full_epochs)
     tz.seed(seed)
     return PEERS[name](recipe, args)

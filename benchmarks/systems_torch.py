@@ -5,15 +5,21 @@ and the seconds that the epochs took, with their validation.
 """
 
 import math
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from tinygrad_zen import data
+import tinygrad_zen as tz
+from tinygrad_zen import data, nn
 from tinygrad_zen.recipes import cifar10
 
 F = torch.nn.functional
+
+
+WITH_BIAS = ("Linear", "Conv2d", "ConvTranspose2d")
 
 
 def twin(net):
@@ -24,11 +30,21 @@ def twin(net):
         arguments = {
             "Linear": lambda x: (x.in_features, x.out_features),
             "Conv2d": lambda x: (x.in_channels, x.out_channels, x.kernel_size, x.stride, x.padding),
+            "ConvTranspose2d": lambda x: (
+                x.in_channels,
+                x.out_channels,
+                x.kernel_size,
+                x.stride,
+                x.padding,
+            ),
+            "BatchNorm1d": lambda x: (x.num_features,),
+            "LayerNorm": lambda x: (x.normalized_shape,),
+            "LeakyReLU": lambda x: (x.negative_slope,),
             "BatchNorm2d": lambda x: (x.num_features,),
             "MaxPool2d": lambda x: (x.kernel_size,),
             "Dropout": lambda x: (x.p,),
         }.get(kind, lambda x: ())(layer)
-        options = {"bias": layer.bias is not None} if kind in ("Linear", "Conv2d") else {}
+        options = {"bias": layer.bias is not None} if kind in WITH_BIAS else {}
         layers.append(getattr(torch.nn, kind)(*arguments, **options))
     peer = torch.nn.Sequential(*layers)
     load(peer, net)
@@ -206,6 +222,186 @@ def char_lm(recipe, args):
     return loss / y.size / math.log(2), seconds
 
 
+def gan(recipe, args):
+    """Without the gradient penalty: for the kinds of loss that have none."""
+    (x, y), _ = mnist_samples(args)
+    with tempfile.TemporaryDirectory() as folder:
+        args.out = Path(folder)
+        judge = recipe.teach_judge(args, x, y)
+    start = recipe.Trainer(args)
+    g = torch.nn.Sequential(
+        *twin(start.g.begin), torch.nn.Unflatten(1, (64, 7, 7)), *twin(start.g.enlarge)
+    )
+    d = twin(start.d)
+    opt_g, opt_d = (
+        torch.optim.Adam(net.parameters(), lr=args.lr, betas=(0.5, 0.999)) for net in (g, d)
+    )
+    discriminator_loss, generator_loss = {
+        "non-saturating": (
+            lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+            lambda fake: F.softplus(-fake).mean(),
+        ),
+        "least-squares": (
+            lambda real, fake: ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2,
+            lambda fake: ((fake - 1) ** 2).mean() / 2,
+        ),
+        "hinge": (
+            lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+            lambda fake: -fake.mean(),
+        ),
+    }[args.loss]
+
+    def images(n, seed):
+        z = np.random.default_rng(seed).standard_normal((n, recipe.NOISE)).astype(np.float32)
+        g.eval()
+        with torch.no_grad():
+            parts = [g(torch.from_numpy(z[i : i + 256])) for i in range(0, n, 256)]
+        g.train()
+        return (torch.cat(parts).numpy() + 1) / 2
+
+    def noise(n):
+        return torch.from_numpy(start.noise(n).numpy())
+
+    size = min(args.batch_size, 32) if args.quick else args.batch_size
+    batches = data.DataLoader(2 * x - 1, batch_size=size, drop_last=True, seed=args.seed)
+    started = time.perf_counter()
+    for _ in range(args.epochs):
+        for real in batches:
+            opt_d.zero_grad()
+            with torch.no_grad():
+                fake = g(noise(len(real)))
+            discriminator_loss(d(torch.from_numpy(real)), d(fake)).backward()
+            opt_d.step()
+            opt_g.zero_grad()
+            generator_loss(d(g(noise(len(real))))).backward()
+            opt_g.step()
+        recipe.quality(judge, images(1000, args.seed))
+    seconds = time.perf_counter() - started
+    made = images(2000 if args.quick else 10_000, args.seed + 1)
+    return recipe.quality(judge, made)["score"], seconds
+
+
+class Bert(torch.nn.Module):
+    """A BERT of ours with its head, from its weights: as much of it as the recipe uses."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.config = start.bert.config
+        self.weights = torch.nn.ParameterDict(
+            {name.replace(".", "/"): torch.from_numpy(v) for name, v in start.state_dict().items()}
+        )
+
+    def weight(self, name):
+        return self.weights[name.replace(".", "/")]
+
+    def dense(self, name, x):
+        return F.linear(x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"))
+
+    def norm(self, name, x):
+        w, b = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
+        return F.layer_norm(x, x.shape[-1:], w, b, self.config.layer_norm_eps)
+
+    def drop(self, x, p=None):
+        return F.dropout(x, self.config.hidden_dropout_prob if p is None else p, self.training)
+
+    def heads(self, name, x):
+        n, t, size = x.shape
+        heads = self.config.num_attention_heads
+        return self.dense(name, x).reshape(n, t, heads, size // heads).transpose(1, 2)
+
+    def encode(self, ids, mask):
+        ids, seen = torch.from_numpy(ids), torch.from_numpy(mask != 0)[:, None, None]
+        e = "bert.embeddings"
+        x = F.embedding(ids, self.weight(f"{e}.word_embeddings.weight"), padding_idx=0)
+        x = x + self.weight(f"{e}.position_embeddings.weight")[: ids.shape[1]]
+        x = x + self.weight(f"{e}.token_type_embeddings.weight")[0]
+        x = self.drop(self.norm(f"{e}.LayerNorm", x))
+        p = self.config.attention_probs_dropout_prob if self.training else 0.0
+        for i in range(self.config.num_hidden_layers):
+            layer = f"bert.encoder.layer.{i}"
+            q, k, v = (
+                self.heads(f"{layer}.attention.self.{name}", x)
+                for name in ("query", "key", "value")
+            )
+            y = F.scaled_dot_product_attention(q, k, v, seen, p).transpose(1, 2).reshape(x.shape)
+            y = self.drop(self.dense(f"{layer}.attention.output.dense", y))
+            x = self.norm(f"{layer}.attention.output.LayerNorm", x + y)
+            y = F.gelu(self.dense(f"{layer}.intermediate.dense", x))
+            y = self.drop(self.dense(f"{layer}.output.dense", y))
+            x = self.norm(f"{layer}.output.LayerNorm", x + y)
+        return x
+
+    def guess(self, ids, mask, places):
+        x = self.encode(ids, mask)[torch.from_numpy(places)]
+        transform = "cls.predictions.transform"
+        x = self.norm(f"{transform}.LayerNorm", F.gelu(self.dense(f"{transform}.dense", x)))
+        table = self.weight("bert.embeddings.word_embeddings.weight")
+        return F.linear(x, table, self.weight("cls.predictions.bias"))
+
+    def forward(self, ids, mask):
+        share = torch.from_numpy(mask / mask.sum(axis=1, keepdims=True)).float()
+        mean = (self.encode(ids, mask) * share[:, :, None]).sum(dim=1)
+        return self.dense("classifier", self.drop(mean, 0.3))
+
+
+def sentiment_bert(recipe, args):
+    (train, y), (dev, y_dev), (test, y_test) = recipe.samples(args)
+    tokenizer = data.WordPiece.train(train, args.pieces)
+    x, x_dev, x_test = (recipe.encode(tokenizer, t, args.length) for t in (train, dev, test))
+    sizes = recipe.config(len(tokenizer), args.length)
+    net = Bert(recipe.Net(nn.BertModel(sizes, pooler=False)))
+
+    def steps(net, batches, epochs, lr, loss_of):
+        """Train with the recipe's schedule; a value after each epoch."""
+        optimizer = torch.optim.AdamW(net.parameters(), lr=lr)
+        total = epochs * len(batches)
+        up = max(1, round(0.1 * total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda i: min((1 + i * (1 - 1 / up)) / up, 1, (total - i) / (total - up))
+        )
+        for _ in range(epochs):
+            net.train()
+            for batch in batches:
+                optimizer.zero_grad()
+                loss_of(*batch).backward()
+                torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+            yield net.eval()
+
+    def accuracy(x, y):
+        with torch.no_grad():
+            parts = [net(*(a[i : i + 256] for a in x)) for i in range(0, len(y), 256)]
+        return float((torch.cat(parts).numpy().argmax(axis=1) == y).mean())
+
+    started = time.perf_counter()
+    if not args.scratch:
+        guesser = Bert(nn.BertForMaskedLM(sizes))
+
+        def guess_loss(ids, mask):
+            read, places = tokenizer.mask_pieces(ids, tz.default_generator(), recipe.HIDDEN)
+            return F.cross_entropy(guesser.guess(read, mask, places), torch.from_numpy(ids[places]))
+
+        batches = data.DataLoader(*x, batch_size=args.batch_size, seed=args.seed)
+        epochs = recipe.pretraining_epochs(args)
+        for _ in steps(guesser, batches, epochs, recipe.PRETRAINING_RATE, guess_loss):
+            pass
+        net.load_state_dict(guesser.state_dict(), strict=False)
+
+    def label_loss(ids, mask, labels):
+        return F.cross_entropy(net(ids, mask), torch.from_numpy(labels))
+
+    best, kept = 0, None
+    batches = data.DataLoader(*x, y, batch_size=args.batch_size, seed=args.seed)
+    for _ in steps(net, batches, args.epochs, args.lr, label_loss):
+        value = accuracy(x_dev, y_dev)
+        if value > best:
+            best, kept = value, {k: v.clone() for k, v in net.state_dict().items()}
+    seconds = time.perf_counter() - started
+    net.load_state_dict(kept)
+    return accuracy(x_test, y_test), seconds
+
+
 PEERS = {
     "binary": lambda recipe, args: dense(recipe, args, 0.8),
     "mlp": lambda recipe, args: dense(recipe, args, 1),
@@ -215,4 +411,6 @@ PEERS = {
     "cifar10-best": cifar10_best,
     "text-lstm": text_lstm,
     "char-lm": char_lm,
+    "gan": gan,
+    "sentiment-bert": sentiment_bert,
 }

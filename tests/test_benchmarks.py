@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad_zen as tz
-from tinygrad_zen import data, recipes
+from tinygrad_zen import data, nn, recipes
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -375,6 +375,37 @@ def test_recipes_and_their_twins_in_pytorch_end_alike(name, tmp_path, monkeypatc
     # dropout draws its own numbers on either side
     assert ours == pytest.approx(theirs, abs=0.2 if name == "mnist-best" else 0.02)
     assert ours > 0.25
+
+
+def test_the_gan_in_pytorch_takes_the_same_steps(tmp_path, monkeypatch):
+    load("systems_torch", monkeypatch)
+    systems = load("systems", monkeypatch)
+    (x, y), test = pictures(1, 28)
+    monkeypatch.setattr(data, "mnist", lambda: ((x[:160], y[:160]), test))
+    more = ["--quick", "--epochs", "1", "--batch-size", "16"]
+    theirs, _ = systems.peer("gan", 0, "1", more)
+    recipe = recipes.find("gan")
+    parser = argparse.ArgumentParser()
+    recipe.add_arguments(parser)
+    recipes.run(recipe, parser.parse_args([*more, "--out", str(tmp_path)]))
+    ours = json.loads((tmp_path / "figures.json").read_text())["score"]
+    assert ours == pytest.approx(theirs, rel=0.02) and ours > 1
+
+
+def test_the_bert_in_pytorch_is_ours(monkeypatch):
+    pytest.importorskip("torch")
+    peers = load("systems_torch", monkeypatch)
+    recipe = recipes.find("sentiment-bert")
+    rng = np.random.default_rng(0)
+    ids, mask = rng.integers(5, 50, (3, 8)), np.arange(8) < np.array([[8], [5], [2]])
+    labels = recipe.Net(nn.BertModel(recipe.config(50, 8), pooler=False)).eval()
+    theirs = peers.Bert(labels).eval()(ids, mask)
+    ours = labels(tz.tensor(ids), tz.tensor(mask.astype(int)))
+    np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), atol=1e-6)
+    words = nn.BertForMaskedLM(recipe.config(50, 8)).eval()
+    theirs = peers.Bert(words).eval().guess(ids, mask, mask)
+    ours = words(ids, mask, positions=mask).numpy()
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=1e-5)
 
 
 def test_systems_agree_with_pytorch_and_fill_their_line(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from tinygrad_zen import data, io, optim, recipes
 from tinygrad_zen.recipes import binary, char_lm, common, mnist
 
 # name -> the least accuracy of the quick form, on the data of `without_downloads`. Guessing gives 0.1,
-# 0.6 for the two classes of binary and mlp, 0.5 for those of text-lstm, and 0.19, the share of spaces, for
+# 0.6 for the two classes of binary and mlp, 0.5 for those of the reviews, and 0.19, the share of spaces, for
 # char-lm. For gan it is the least score: noise gives 1, as one digit over and over does; 2.9 was measured.
 LEARNS = {
     "digits": 0.9,
@@ -30,6 +30,7 @@ LEARNS = {
     "text-lstm": 0.9,
     "char-lm": 0.35,
     "gan": 2.0,
+    "sentiment-bert": 0.9,
 }
 FIGURES = {"gan": "score"}
 
@@ -314,6 +315,62 @@ def test_text_lstm_learns_from_real_reviews(capsys, tmp_path):
     assert figures["accuracy"] > 0.65  # 0.5 is chance; 0.74 was measured
     tokenizer = data.Tokenizer.from_json((tmp_path / "tokenizer.json").read_text())
     assert tokenizer.word_index["film"] < 50
+
+
+@needs_reviews
+def test_sentiment_bert_learns_from_real_reviews(capsys, tmp_path):
+    assert run(capsys, "sentiment-bert", "--quick", "--out", tmp_path)[0] == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["accuracy"] > 0.65  # 0.5 is chance; 0.75 was measured
+
+
+def stop_at(monkeypatch, number):
+    """Ctrl-C in that step of an optimizer, counted from 1 and from now."""
+    step, calls = optim.Optimizer.step, []
+
+    def interrupted(self):
+        calls.append(1)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        step(self)
+
+    monkeypatch.setattr(optim.Optimizer, "step", interrupted)
+
+
+def test_sentiment_bert_stopped_while_it_guesses_words(capsys, tmp_path, few, monkeypatch):
+    """In a folder with an older training: its labels' part must not be taken for this one's."""
+    options = ["sentiment-bert", "--quick", "--epochs", 1, "--checkpoint-every", 1, "--pieces", 60]
+    straight, parts = tmp_path / "straight", tmp_path / "parts"
+    assert run(capsys, *options, "--out", straight)[0] == 0
+    assert run(capsys, *options, "--seed", 1, "--out", parts)[0] == 0
+    stop_at(monkeypatch, 3)
+    code, _, err = run(capsys, *options, "--out", parts)
+    assert code == 130 and err.endswith(f"--out {parts} --resume\n")
+    code, out, err = run(capsys, *options, "--out", parts, "--resume")
+    assert code == 0 and not err and "labels are learned" in out
+    a, b = (io.load_state(folder / "model.safetensors")[0] for folder in (straight, parts))
+    assert all(a[key].tobytes() == b[key].tobytes() for key in a)
+
+
+def test_sentiment_bert_from_scratch_and_from_files(capsys, tmp_path, few):
+    options = ["sentiment-bert", "--quick", "--epochs", 1, "--pieces", 60]
+    assert run(capsys, *options, "--out", tmp_path / "one")[0] == 0
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert {"bert", "pretraining.csv", "pretraining.png", "attention.png"} <= names
+    code, out, _ = run(
+        capsys, *options, "--bert", tmp_path / "one" / "bert", "--out", tmp_path / "two"
+    )
+    assert code == 0 and "guessed" not in out and not (tmp_path / "two" / "bert").exists()
+    code, out, _ = run(capsys, *options, "--scratch", "--out", tmp_path / "three")
+    assert code == 0 and "guessed" not in out
+    # fine-tuning moves the table of words little: it is that of the files, or not
+    tables = [
+        io.load_state(tmp_path / name / "model.safetensors")[0][
+            "bert.embeddings.word_embeddings.weight"
+        ]
+        for name in ("one", "two", "three")
+    ]
+    assert np.abs(tables[0] - tables[1]).mean() < 0.2 * np.abs(tables[0] - tables[2]).mean()
 
 
 def test_the_language_model_judges_an_unbroken_text():

@@ -17,6 +17,7 @@ RECIPES = {
     "cifar10": "convolutional net on 32x32 photographs of ten classes: 0.71",
     "cifar10-best": "batch norm, augmentation and a schedule on the same photographs",
     "text-lstm": "praise or blame in sentences of film reviews, by an LSTM: 0.81",
+    "sentiment-bert": "praise or blame by a BERT that first guesses hidden words",
     "gan": "a generator learns to write digits against a discriminator",
     "char-lm": "a GRU reads Shakespeare letter by letter, then writes",
 }
@@ -42,10 +43,10 @@ def how_to_go_on(name, argv, args, started):
 
     argv: the options that the recipe was started with. started: when, in seconds since 1970.
     """
-    from .common import CHECKPOINT
+    from .common import CHECKPOINT, PRETRAINING
 
-    checkpoint = args.out / CHECKPOINT
-    if not checkpoint.exists() or (not args.resume and checkpoint.stat().st_mtime < started):
+    checkpoints = [args.out / name for name in (CHECKPOINT, PRETRAINING)]
+    if not any(p.exists() and (args.resume or p.stat().st_mtime >= started) for p in checkpoints):
         return ""
     options = [option for option in argv if option != "--resume"]
     command = ["python", "-m", "tinygrad_zen", "train", name, *options, "--resume"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..backend import LOADERS
 
 CHECKPOINT = "checkpoint.safetensors"
+PRETRAINING = "pretraining.safetensors"  # that of a training before the training
 
 
 def add_options(parser, name, *, epochs, batch_size, quick_epochs=1):
@@ -77,14 +78,14 @@ class Keeper:
                 keeper.step()
             keeper.save()
 
-    parts: what io.save_checkpoint takes, the DataLoader as `loader`.
+    parts: what io.save_checkpoint takes, the DataLoader as `loader`. file: its name in args.out.
     """
 
-    def __init__(self, args, **parts):
+    def __init__(self, args, file=CHECKPOINT, **parts):
         from .. import io
 
         args.out.mkdir(parents=True, exist_ok=True)
-        self.path, self.every, self.parts = args.out / CHECKPOINT, args.checkpoint_every, parts
+        self.path, self.every, self.parts = args.out / file, args.checkpoint_every, parts
         self.steps = 0
         if args.resume:
             io.load_checkpoint(self.path, **parts)
