@@ -5,7 +5,7 @@ kernels as a ladder of rungs: MATMULS, CONV2DS, MAX_POOL2DS, SOFTMAXES, ADAMS.
 
 Compiled code is kept in __pycache__ (or where NUMBA_CACHE_DIR says), by function. Numba notices when a
 file changes, but not when a function from another file that it had compiled in does: after an edit
-of _tile.py, _scalars.py or _compiled.py, delete `kernels/cpu/__pycache__`.
+of a file whose name begins with _, or of activation.py, delete `kernels/cpu/__pycache__`.
 """
 
 from ..reference import (
