@@ -23,6 +23,8 @@ from tinygrad_zen.kernels.cpu.conv import (  # noqa: E402
     CONV2D_GRAD_WS,
     CONV2D_GRAD_XS,
     CONV2DS,
+    conv2d_grad_w_winograd,
+    conv2d_winograd,
 )
 from tinygrad_zen.kernels.cpu.linear import MATMULS, linear  # noqa: E402
 from tinygrad_zen.kernels.cpu.optim import ADAMS  # noqa: E402
@@ -641,3 +643,23 @@ print(faults(10))
 """
     )
     assert int(faults) < 100  # a page fault for each page of each array would be some 10,000
+
+
+def test_images_cut_from_larger_ones_are_convolved_where_they_lie():
+    rng = np.random.default_rng(0)
+    whole = rng.standard_normal((3, 13, 14, 16)).transpose(0, 3, 1, 2)
+    x = whole[:, :, :11, :12]
+    lying, size = _arrays.corner(x)
+    assert np.shares_memory(lying, whole) and lying.shape == (3, 13, 14, 16) and size == (11, 12)
+    w, options = rng.standard_normal((8, 16, 3, 3)), ((1, 1), (1, 0), (1, 1), 1)
+    y = reference.conv2d(x, w, None, *options)
+    np.testing.assert_allclose(conv2d_winograd(x, w, None, *options), y, atol=1e-12)
+    g = rng.standard_normal(y.shape)
+    expected = reference.conv2d_grad_w(g, x, w.shape, *options)
+    ours = conv2d_grad_w_winograd(g, x, w.shape, *options)
+    np.testing.assert_allclose(ours, expected, atol=1e-11)
+    for other in (whole[:, :, 1:, 1:], whole[:, :8], whole[::2], x[:0]):  # not upper left parts
+        lying, size = _arrays.corner(other)
+        assert size == other.shape[2:]
+        part = lying[:, : size[0], : size[1]].transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(part, other)

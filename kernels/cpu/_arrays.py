@@ -94,6 +94,23 @@ def pixels(x):
     return dense(x.transpose(0, 2, 3, 1))
 
 
+def corner(x):
+    """Images (N, C, H, W) as the upper left part of dense ones, (N, H' >= H, W' >= W, C); and (H, W).
+
+    Without a copy where they were cut out of such. What lies outside of the part is not ours to read:
+    behind the last image there may be nothing.
+    """
+    x = x.transpose(0, 2, 3, 1)
+    n, height, width, channels = x.shape
+    if not x.flags.carray and 0 not in x.shape:
+        image, row, pixel, one = (stride // x.itemsize for stride in x.strides)
+        cut = one == 1 and pixel == channels and row % pixel == 0 and image % row == 0
+        if cut and row >= width * channels and image >= height * row and x.flags.writeable:
+            whole = n, image // row, row // channels, channels
+            x = np.lib.stride_tricks.as_strided(x, whole)
+    return dense(x), (height, width)
+
+
 def images(pixels):
     """The inverse of `pixels`, a view: (N, H, W, C) -> (N, C, H, W)."""
     return pixels.transpose(0, 3, 1, 2)

@@ -179,15 +179,18 @@ PARTS = 8
 
 
 @threaded
-def forward(x, top, left, together, filters, start, y):
-    """x (N, H, W, C), filters (16, P, C, COLUMNS), start (P * COLUMNS,) -> y (N, OH, OW, K)."""
+def forward(x, size, top, left, together, filters, start, y):
+    """x (N, H', W', C), filters (16, P, C, COLUMNS), start (P * COLUMNS,) -> y (N, OH, OW, K).
+
+    size: the height and width of the upper left part of x that is convolved.
+    """
     for part in prange(PARTS):
-        _forward(*_part(len(x), part), x, top, left, together, filters, start, y.reshape(-1),
+        _forward(*_part(len(x), part), x, size, top, left, together, filters, start, y.reshape(-1),
                  y.shape)  # fmt: skip
 
 
 @njit(**INNER)
-def _forward(begin, end, x, top, left, together, filters, start, y, y_shape):
+def _forward(begin, end, x, size, top, left, together, filters, start, y, y_shape):
     """Images of x from `begin` to `end`, as many as are taken together, into y, flat."""
     _, oh, ow, n_filters = y_shape
     rows, columns = (oh + 1) // 2, (ow + 1) // 2
@@ -197,7 +200,7 @@ def _forward(begin, end, x, top, left, together, filters, start, y, y_shape):
     edge = np.empty(4 * n_filters, x.dtype)
     for first in range(begin, end, together):
         last = min(first + together, end)
-        _at_places(x, first, last, top, left, rows, columns, 2, places)
+        _at_places(x, size, first, last, top, left, rows, columns, 2, places)
         _products(places, filters, results)
         at = 0
         for i in range(first, last):
@@ -237,7 +240,7 @@ def _gradient_x(begin, end, g, top, left, together, filters, gx):
     canvas = np.empty(max(2 * rows + 2, top + height) * row, g.dtype)
     for first in range(begin, end, together):
         last = min(first + together, end)
-        _at_places(g, first, last, 0, 0, rows, columns, 0, places)
+        _at_places(g, g.shape[1:3], first, last, 0, 0, rows, columns, 0, places)
         _products(places, filters, results)
         at = 0
         for i in range(first, last):
@@ -256,17 +259,17 @@ def _gradient_x(begin, end, g, top, left, together, filters, gx):
 
 
 @threaded
-def gradient_w(x, top, left, g, together, sums):
-    """Adds up the parts of x (N, H, W, C), g (N, OH, OW, K) in sums (PARTS, 16, C', K').
+def gradient_w(x, size, top, left, g, together, sums):
+    """Adds up the parts of x (N, H', W', C), g (N, OH, OW, K) in sums (PARTS, 16, C', K').
 
-    C' and K' are C and K, rounded up to whole tiles of the micro-kernel.
+    size: of x, as in forward. C' and K' are C and K, rounded up to whole tiles of the micro-kernel.
     """
     for part in prange(PARTS):
-        _gradient_w(*_part(len(x), part), x, top, left, g, together, part, sums)
+        _gradient_w(*_part(len(x), part), x, size, top, left, g, together, part, sums)
 
 
 @njit(**INNER)
-def _gradient_w(begin, end, x, top, left, g, together, part, sums):
+def _gradient_w(begin, end, x, size, top, left, g, together, part, sums):
     """Adds the images from `begin` to `end`, as many as are taken together, to one part of the sums."""
     rows, columns = (g.shape[1] + 1) // 2, (g.shape[2] + 1) // 2
     _, _, n_rows, n_columns = sums.shape
@@ -279,8 +282,8 @@ def _gradient_w(begin, end, x, top, left, g, together, part, sums):
     for first in range(begin, end, together):
         last = min(first + together, end)
         length = (last - first) * rows * columns
-        _at_places(x, first, last, top, left, rows, columns, 2, from_x)
-        _at_places(g, first, last, 0, 0, rows, columns, 0, from_g)
+        _at_places(x, size, first, last, top, left, rows, columns, 2, from_x)
+        _at_places(g, g.shape[1:3], first, last, 0, 0, rows, columns, 0, from_g)
         for place in range(PLACES):
             for row in range(0, n_rows, ROWS):
                 for column in range(0, n_columns, TILE_BYTES // x.itemsize):
@@ -308,13 +311,14 @@ def _room(n_tiles, filters, depth):
 
 
 @njit(**INNER)
-def _at_places(images, first, end, top, left, rows, columns, border, places):
-    """Cuts images (N, H, W, C) into tiles and transforms them -> places (16, tiles, at least C).
+def _at_places(images, size, first, end, top, left, rows, columns, border, places):
+    """Cuts images (N, H', W', C) into tiles and transforms them -> places (16, tiles, at least C).
 
+    size: the height and width of the upper left part that is taken of each image.
     border: 2 for images, whose tiles are 4 x 4 pixels, of which neighbours share two; 0 for gradients,
     whose tiles are 2 x 2. What hangs over the edge is zero, and so is what `places` holds beyond.
     """
-    _, height, width, channels = images.shape
+    (height, width), channels = size, images.shape[3]
     _, n_tiles, depth = places.shape
     row = (2 * columns + border) * channels
     canvas = np.empty((2 * rows + border) * row, images.dtype)

@@ -19,10 +19,10 @@ from numba import njit, prange
 from .. import reference
 from ..reference._windows import pad, window_counts
 from . import _winograd
-from ._arrays import dense, empty, images, pixels
+from ._arrays import corner, dense, empty, images, pixels
 from ._compiled import COMPILED, INNER, many, threaded
 from ._tile import ROWS, columns, tile_add, tile_from
-from ._vectors import VECTOR_BYTES
+from ._vectors import MULTIPLIED
 
 
 def conv2d_loops(x, w, b, stride, padding, dilation, groups):
@@ -128,10 +128,10 @@ def conv2d_winograd(x, w, b, stride, padding, dilation, groups):
     if not _winograd_takes(x, w, w.shape, stride, dilation, groups):
         return conv2d_direct(x, w, b, stride, padding, dilation, groups)
     out = window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    x, filters = pixels(x), _winograd.transformed(w)
+    (x, size), filters = corner(x), _winograd.transformed(w)
     y = empty((len(x), *out, len(w)), x.dtype)
     threads, together = many(x, y.size * w[0].size), _winograd.together(len(x), out, TILES)
-    _winograd.forward(threads, x, *padding, together, filters, _start(b, filters), y)
+    _winograd.forward(threads, x, size, *padding, together, filters, _start(b, filters), y)
     return images(y)
 
 
@@ -151,10 +151,10 @@ def conv2d(x, w, b, stride, padding, dilation, groups):
 def _winograd_pays(out):
     """Whether the multiplications that it saves cost more than its transforms.
 
-    Measured: with AVX2 it is 1.1 to 1.5 times as fast as the direct form, but not for tiny images.
-    With AVX-512 the multiplications are too cheap: 0.7 to 1.2.
+    Measured: with AVX2, and on Zen 4, it is 1.1 to 1.5 times as fast as the direct form, but not for tiny
+    images. Where 64 bytes are multiplied at once multiplications are too cheap: 0.7 to 1.2.
     """
-    return VECTOR_BYTES < 64 and min(out) >= 8
+    return MULTIPLIED < 64 and min(out) >= 8
 
 
 def _winograd_takes(x, y, w_shape, stride, dilation, groups):
@@ -240,11 +240,11 @@ def conv2d_grad_w_winograd(g, x, w_shape, stride, padding, dilation, groups):
     if not _winograd_takes(g, x, w_shape, stride, dilation, groups):
         return conv2d_grad_w_direct(g, x, w_shape, stride, padding, dilation, groups)
     n_filters, channels, *_ = w_shape
-    x, g = pixels(x), pixels(g)
+    (x, x_size), g = corner(x), pixels(g)
     together = _winograd.together(len(x), g.shape[1:3], GRAD_W_TILES)
     size = channels + -channels % ROWS, n_filters + -n_filters % columns(x.dtype)
     sums = empty((_winograd.PARTS, _winograd.PLACES, *size), x.dtype)
-    _winograd.gradient_w(many(x, g.size * channels * 9), x, *padding, g, together, sums)
+    _winograd.gradient_w(many(x, g.size * channels * 9), x, x_size, *padding, g, together, sums)
     return _winograd.transformed_back(sums, w_shape)
 
 
