@@ -80,7 +80,9 @@ def matmul_registers(x, y):
 
 
 def matmul_parallel(x, y):
-    """The same, with blocks of rows on all threads."""
+    """The same, with blocks of rows on all threads; a stack of x by one y is a single tall product."""
+    if y.ndim == 2 and x.ndim > 1 and x.size and (x.ndim == 2 or x.flags.c_contiguous):
+        return _rows_times(x, y)
     return _each(_registers, x, y)
 
 
@@ -108,7 +110,8 @@ def matmul(x, y):
 
     By our tiles where they beat BLAS: see _tiles_pay.
     """
-    return _rows_times(x, y) if _tiles_pay(x, y) else _blas.matmul(x, y)
+    rung = matmul_parallel if _tiles_pay(x, y) else matmul_blas
+    return rung(x, y)
 
 
 def _tiles_pay(x, y):
