@@ -86,7 +86,11 @@ def test_equivalent_mutants_are_named_with_reasons(every):
 def test_the_value_of_the_op_stays_right(every):
     """Only the gradient lies, else differences would follow the mutant."""
     for mutant in every[::97]:
-        sample = mutant.cases[0][0]
+        # a kernel that carries a convolution's gradient makes the value of a transposed convolution
+        shared = "conv_transpose" if mutant.where.startswith("kernels.") else ()
+        sample = next((s for s, _ in mutant.cases if not s.op.startswith(shared)), None)
+        if sample is None:
+            continue
         be, spoiler = mutant.make(tz.backend("numpy"))
         xs = sample.tensors(backend=be)
         right = sample(*sample.tensors())
