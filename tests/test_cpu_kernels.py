@@ -658,7 +658,13 @@ def test_images_cut_from_larger_ones_are_convolved_where_they_lie():
     expected = reference.conv2d_grad_w(g, x, w.shape, *options)
     ours = conv2d_grad_w_winograd(g, x, w.shape, *options)
     np.testing.assert_allclose(ours, expected, atol=1e-11)
-    for other in (whole[:, :, 1:, 1:], whole[:, :8], whole[::2], x[:0]):  # not upper left parts
+    repeated = [
+        np.broadcast_to(whole[:, :, :1], whole.shape),
+        np.broadcast_to(whole[:1], whole.shape),
+    ]
+    backwards = whole[:, :, ::-1], whole[::-1]
+    # not upper left parts
+    for other in (whole[:, :, 1:, 1:], whole[:, :8], whole[::2], x[:0], *repeated, *backwards):
         lying, size = _arrays.corner(other)
         assert size == other.shape[2:]
         part = lying[:, : size[0], : size[1]].transpose(0, 3, 1, 2)

@@ -104,8 +104,9 @@ def corner(x):
     n, height, width, channels = x.shape
     if not x.flags.carray and 0 not in x.shape:
         image, row, pixel, one = (stride // x.itemsize for stride in x.strides)
-        cut = one == 1 and pixel == channels and row % pixel == 0 and image % row == 0
-        if cut and row >= width * channels and image >= height * row and x.flags.writeable:
+        cut = one == 1 and pixel == channels and row >= width * pixel and row % pixel == 0
+        cut = cut and image >= height * row and image % row == 0
+        if cut and x.flags.writeable and x.flags.aligned:
             whole = n, image // row, row // channels, channels
             x = np.lib.stride_tricks.as_strided(x, whole)
     return dense(x), (height, width)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-SMALL = 1 << 30  # multiply-adds: some 20 ms on one thread
+LARGE = 1 << 30  # multiply-adds: some 20 ms on one thread
 TINY = 1 << 18  # up to here OpenBLAS itself takes one thread
 
 
@@ -22,7 +22,7 @@ def matmul(x, y):
     if x.shape[-1] == 1 and x.ndim == y.ndim > 1:
         return x * y  # one product for each number, which BLAS takes three times as long for
     size = x.size * y.shape[-1]
-    if size <= TINY or size >= SMALL:
+    if size <= TINY or size >= LARGE:
         return np.matmul(x, y)
     controls = _thread_controls()
     if controls is None:

@@ -32,7 +32,7 @@ VECTOR_BYTES, REGISTERS = _registers()
 
 # The bytes that a processor multiplies at once. Zen 4 has the registers of AVX-512 and computes on them
 # in halves.
-MULTIPLIED = 32 if binding.get_host_cpu_name() == "znver4" else VECTOR_BYTES
+MULTIPLIED = min(VECTOR_BYTES, 32) if binding.get_host_cpu_name() == "znver4" else VECTOR_BYTES
 
 
 def pointers(context, builder, signature, args):

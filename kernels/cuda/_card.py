@@ -97,7 +97,9 @@ class _Function:
         kinds = tuple(kernel.typeof_pyval(arg) for arg in args)
         compiled = kernel.compile(kinds)
         machine_code = compiled._codelibrary.get_cubin()
-        machine_code = getattr(machine_code, "code", machine_code)  # bytes before numba-cuda 0.20
+        machine_code = getattr(
+            machine_code, "code", machine_code
+        )  # some versions give the bytes themselves
         self.module = driver.moduleLoadData(machine_code)
         self.function = driver.moduleGetFunction(self.module, compiled.entry_name)
         self.launch = driver.launchKernel
