@@ -351,6 +351,23 @@ def test_errors_of_gradients(monkeypatch):
             accuracy.measure(net, 1)
 
 
+# profiles.py
+
+
+def test_profiles_from_end_to_end(tmp_path):
+    pytest.importorskip("matplotlib")
+    options = "--nets", "tabular", "stack-1-8", "--steps", 2, "--keep", "--to", tmp_path
+    done = run("profiles.py", *options)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    results, text = kept(tmp_path, "profiles")
+    for found in results["nets"].values():
+        assert 0 < sum(found["ops"].values()) <= found["seconds"]
+        assert found["table"] in text and "Adam.step" in found["ops"]
+    assert [n for n, f in results["nets"].items() if any("conv2d" in o for o in f["ops"])] == [
+        "stack-1-8"
+    ]
+
+
 # proof.py
 
 
