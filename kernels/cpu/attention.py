@@ -187,7 +187,9 @@ def _head_grad(
                 gradient, weight = part(scores, at * padded, own), part(weights, row * n_keys, own)
                 if dropped:
                     factor = part(keep, row * keep_row, n_keys)
-                    _times(part(weights, row * n_keys, n_keys), factor, part(used, at * n_keys, n_keys))
+                    _times(
+                        part(weights, row * n_keys, n_keys), factor, part(used, at * n_keys, n_keys)
+                    )
                     _scale(gradient, factor)
                 _softmax_grad(weight, gradient)
                 _clear(part(scores, at * padded + own, padded - own))

@@ -1,11 +1,12 @@
 """The gradient of a table of rows."""
 
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
 from .. import reference
 from ._arrays import dense
-from ._compiled import many, threaded
+from ._compiled import INNER, many, threaded
+from ._vectors import part
 
 PARTS = 16
 
@@ -27,11 +28,16 @@ def embedding_grad(g, index, shape):
 
 @threaded
 def _embedding_grad(g, index, out, parts):
-    for part in prange(parts):
-        first, end = part * len(out) // parts, (part + 1) * len(out) // parts
+    size = out.shape[1]
+    for share in prange(parts):
+        first, end = share * len(out) // parts, (share + 1) * len(out) // parts
         for i in range(len(index)):
             row = index[i]
             if first <= row < end:
-                total, add = out[row], g[i]
-                for c in range(add.size):
-                    total[c] += add[c]
+                _add(part(g, i * size, size), part(out, row * size, size))
+
+
+@njit(**INNER)
+def _add(x, y):
+    for c in range(x.size):
+        y[c] += x[c]
