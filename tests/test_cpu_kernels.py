@@ -291,6 +291,7 @@ CONVOLUTIONS = [
     ((2, 5, 7, 7), (32, 3, 3), ONE, ONE, ONE, 1),
     ((5, 48, 5, 7), (16, 3, 3), ONE, (1, 2), ONE, 1),
     ((1, 16, 3, 4), (80, 3, 3), ONE, ZERO, ONE, 1),
+    ((9, 16, 12, 9), (32, 3, 3), ONE, (0, 1), ONE, 1),
     ((2, 17, 6, 9), (33, 2, 3), (2, 3), (1, 2), (2, 1), 1),
     ((2, 5, 9, 8), (40, 3, 2), (1, 2), (2, 1), (1, 2), 1),
     ((5, 33, 4, 4), (7, 1, 1), ONE, ZERO, ONE, 1),
@@ -313,7 +314,12 @@ def test_conv2d_ladder(normal, conv2d, case):
         args = [x, w, b, *options]
         expected = reference.conv2d(*in_double(args))
         for order in (np.copy, channels_last, scattered):
-            assert_equal(conv2d, converted(args, order), expected)
+            assert_equal(conv2d, converted(args, order), expected, allowed(conv2d))
+
+
+def allowed(rung):
+    """The error that a convolution may have: see kernels.cpu.conv.winograd."""
+    return 4e-6 if rung.__name__.endswith("4x4") else 2e-6
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
@@ -324,7 +330,7 @@ def test_conv2d_grad_w_ladder(normal, conv2d_grad_w, case):
     args = [g, x, w.shape, *options]
     expected = reference.conv2d_grad_w(*in_double(args))
     for order in (np.copy, channels_last, scattered):
-        assert_equal(conv2d_grad_w, converted(args, order), expected)
+        assert_equal(conv2d_grad_w, converted(args, order), expected, allowed(conv2d_grad_w))
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
@@ -335,7 +341,7 @@ def test_conv2d_grad_x_ladder(normal, conv2d_grad_x, case):
     args = [g, w, x.shape, *options]
     expected = reference.conv2d_grad_x(*in_double(args))
     for order in (np.copy, channels_last, scattered):
-        assert_equal(conv2d_grad_x, converted(args, order), expected)
+        assert_equal(conv2d_grad_x, converted(args, order), expected, allowed(conv2d_grad_x))
 
 
 def test_transposed_convolution_may_leave_pixels_unread(normal):
@@ -525,9 +531,11 @@ def results_of_a_step(rng):
     yield from (y, cpu.conv2d_grad_w(g, x, w.shape, *options))
     yield cpu.conv2d_grad_x(g, w, x.shape, *options)
     x, w = f(10, 16, 9, 9), f(32, 16, 3, 3)
-    g = CONV2DS[-1](x, w, None, *options)
-    yield from (g, CONV2D_GRAD_WS[-1](g, x, w.shape, *options))
-    yield CONV2D_GRAD_XS[-1](g, w, x.shape, *options)
+    for conv2d, grad_w, grad_x in zip(
+        CONV2DS[-2:], CONV2D_GRAD_WS[-2:], CONV2D_GRAD_XS[-2:], strict=True
+    ):
+        g = conv2d(x, w, None, *options)
+        yield from (g, grad_w(g, x, w.shape, *options), grad_x(g, w, x.shape, *options))
     pool = (2, 2), (2, 2), ZERO, ONE
     pooled, argmax = cpu.max_pool2d(y, *pool, False)
     yield from (pooled, argmax, cpu.max_pool2d_grad(pooled, argmax, y.shape, *pool))

@@ -134,8 +134,12 @@ class Vectors:
     def multiply_add(self, x, y, total):
         return self.builder.call(self._multiply_add, [x, y, total])
 
-    def zero(self):
-        return ir.Constant(self.type, [0.0] * self.lanes)
+    def constant(self, number):
+        """A vector whose lanes all hold a number that is known now."""
+        return ir.Constant(self.type, [float(number)] * self.lanes)
+
+    def multiply(self, x, y):
+        return self.builder.fmul(x, y)
 
     def plus(self, x, y):
         return self.builder.fadd(x, y)
