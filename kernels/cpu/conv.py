@@ -215,7 +215,7 @@ def conv2d_grad_w_direct(g, x, w_shape, stride, padding, dilation, groups):
     image, row, column = _steps(height, width, channels, stride)
     taps = _places((*kernel, channels), (*_steps(height, width, channels, dilation)[1:], 1))
     n_taps = len(taps)
-    taps = np.pad(taps, (0, -n_taps % ROWS), mode="edge")  # whole tiles
+    taps = taps[np.minimum(np.arange(n_taps + -n_taps % ROWS), n_taps - 1)]  # whole tiles
     together = _together(n, out)
     runs = _places((together, out[0]), (image, row))
     parts = min(-(-n // together), GRAD_W_PARTS)

@@ -17,6 +17,7 @@ from ..reference import (
     lstm,
     lstm_grad,
     relu,
+    relu_max_pool2d_grad_b,
     rmsprop_,
     rnn,
     rnn_grad,

@@ -5,7 +5,7 @@ Nobody needs to call them: nn.Sequential does, where their layers stand in a row
 
 from ..autograd import once, op
 from ._windows import per_axis
-from .conv import check_conv, crop, grad_b
+from .conv import check_conv, crop
 from .pool import check_pool
 
 
@@ -42,7 +42,7 @@ def conv2d_relu_max_pool2d(
     return y, (
         lambda g: crop(k.conv2d_grad_x(grad_z(g), w, padded, *convolution), size),
         lambda g: k.conv2d_grad_w(grad_z(g), x, w.shape, *convolution),
-        lambda g: grad_b(grad_z(g)),
+        lambda g: k.relu_max_pool2d_grad_b(g, argmax, pool_kernel),
     )
 
 
