@@ -28,7 +28,7 @@ from ._arrays import empty
 from ._compiled import COMPILED, INNER, threaded
 from ._tile import ROWS, SHORT, VECTORS, any_tile_add_transposed, any_tile_from, tile_cover
 from ._transform import transform
-from ._vectors import VECTOR_BYTES
+from ._vectors import VECTOR_BYTES, part
 
 POINTS = {2: (0, 1, -1), 4: (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)}
 TILE_BYTES = VECTORS * VECTOR_BYTES
@@ -132,8 +132,8 @@ def _transform_filter_back(c, tile, sums, gw):
     for place in range(n_places):
         total = places[place]
         _copy(sums[0, place, c], total)
-        for part in range(1, n_parts):
-            more = sums[part, place, c]
+        for piece in range(1, n_parts):
+            more = sums[piece, place, c]
             for k in range(n_filters):
                 total[k] += more[k]
     _filter_from_places(
@@ -157,8 +157,8 @@ def forward(parts, tile, x, size, top, left, filters, start, y):
 
     size: the height and width of the upper left part of x that is convolved.
     """
-    for part in prange(parts):
-        _forward(*_split(0, len(x), part, parts), tile, x, size, top, left, filters, start, y)
+    for i in prange(parts):
+        _forward(*_split(0, len(x), i, parts), tile, x, size, top, left, filters, start, y)
 
 
 @njit(**INNER)
@@ -179,28 +179,31 @@ def _forward(begin, end, tile, x, size, top, left, filters, start, y):
             _product(places, n_tiles, filters, panel, results)
             k = panel * width
             n_columns = min(width, n_filters - k)
+            bias = part(start, k, width)
             for number in range(n_tiles):
                 i, r, s = _where(number, rows, columns)
                 i, r, s = first + i, r * m, s * m
                 inside = r + m <= oh and s + m <= ow
                 to = ((i * oh + r) * ow + s) * n_filters + k
                 _to_outputs(
-                    tile, start[k:], flat if inside else edge, to if inside else 0,
+                    tile, bias, flat if inside else edge, to if inside else 0,
                     ow * n_filters if inside else m * width, n_filters if inside else width,
                     results, number * width, side * place, place, n_columns,
                 )  # fmt: skip
                 if not inside:  # of the tile, only the first rows or columns exist
                     for a in range(min(m, oh - r)):
                         for b in range(min(m, ow - s)):
-                            at = (a * m + b) * width
-                            _copy(edge[at : at + n_columns], y[i, r + a, s + b, k : k + n_columns])
+                            at = to + (a * ow + b) * n_filters
+                            _copy(
+                                part(edge, (a * m + b) * width, n_columns), part(y, at, n_columns)
+                            )
 
 
 @threaded
 def gradient_x(parts, tile, g, top, left, filters, gx):
     """g (N, OH, OW, K), filters (PLACES, P, K, COLUMNS) -> gx (N, H, W, C)."""
-    for part in prange(parts):
-        _gradient_x(*_split(0, len(g), part, parts), tile, g, top, left, filters, gx)
+    for i in prange(parts):
+        _gradient_x(*_split(0, len(g), i, parts), tile, g, top, left, filters, gx)
 
 
 @njit(**INNER)
@@ -238,10 +241,10 @@ def _gradient_x(begin, end, tile, g, top, left, filters, gx):
                 if not inside:
                     for a in range(max(0, -r), min(side, height - r)):
                         for b in range(max(0, -s), min(side, width - s)):
-                            at = (a * side + b) * wide
-                            pixel = gx[i, r + a, s + b, c : c + n_columns]
+                            pixel = part(gx, to + (a * width + b) * channels, n_columns)
+                            more = part(edge, (a * side + b) * wide, n_columns)
                             for j in range(n_columns):
-                                pixel[j] += edge[at + j]
+                                pixel[j] += more[j]
 
 
 def gradient_w(many, tile, x, size, top, left, g, w_shape):
@@ -265,17 +268,17 @@ def _sum_gradient_w(tile, x, size, top, left, g, sums):
 
     C' and K' are C and K, rounded up to whole tiles of the micro-kernel.
     """
-    for part in prange(len(sums)):
-        _gradient_w(*_split(0, len(x), part, len(sums)), tile, x, size, top, left, g, part, sums)
+    for i in prange(len(sums)):
+        _gradient_w(*_split(0, len(x), i, len(sums)), tile, x, size, top, left, g, i, sums)
 
 
 @njit(**INNER)
-def _gradient_w(begin, end, tile, x, size, top, left, g, part, sums):
+def _gradient_w(begin, end, tile, x, size, top, left, g, piece, sums):
     """Adds the images from `begin` to `end`, a group at a time, to one part of the sums."""
     m, side = len(tile), len(tile) + 2
     rows, columns, n_groups = _tiling(tile, g.shape[1], g.shape[2], end - begin)
     _, n_places, n_rows, n_columns = sums.shape
-    _clear(sums[part].reshape(-1))
+    _clear(sums[piece].reshape(-1))
     n_tiles = _odd(_at_most(end - begin, n_groups) * rows * columns)
     from_x = np.zeros((n_places, n_tiles, n_rows), x.dtype)
     from_g = np.zeros((n_places, n_tiles, n_columns), x.dtype)
@@ -291,7 +294,7 @@ def _gradient_w(begin, end, tile, x, size, top, left, g, part, sums):
                 for i in range(tall + short):
                     any_tile_add_transposed(
                         i < tall,
-                        sums, ((part * n_places + place) * n_rows + row) * n_columns + column, n_columns,
+                        sums, ((piece * n_places + place) * n_rows + row) * n_columns + column, n_columns,
                         from_x, place * n_tiles * n_rows + row, n_rows,
                         from_g, place * n_tiles * n_columns + column, n_columns, length,
                     )  # fmt: skip
@@ -378,10 +381,13 @@ def _at_places(tile, images, size, first, end, top, left, rows, columns, side, p
                 inside = min(r, s) >= 0 and r + side <= height and s + side <= width
                 if not inside:
                     _clear(edge)
+                    b, n_numbers = max(0, -s), (min(side, width - s) - max(0, -s)) * channels
                     for a in range(max(0, -r), min(side, height - r)):
-                        for b in range(max(0, -s), min(side, width - s)):
-                            pixel = (a * side + b) * channels
-                            _copy(images[i, r + a, s + b], edge[pixel : pixel + channels])
+                        at = ((i * images.shape[1] + r + a) * images.shape[2] + s + b) * channels
+                        _copy(
+                            part(images, at, n_numbers),
+                            part(edge, (a * side + b) * channels, n_numbers),
+                        )
                 at = ((i * images.shape[1] + r) * images.shape[2] + s) * channels
                 source, at = (flat, at) if inside else (edge, 0)
                 source_row = row if inside else side * channels
