@@ -236,6 +236,22 @@ def test_binary_cross_entropy(normal):
     check("bce_with_logits_grad", [g, x, t])
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_feed_forward(normal, activation):
+    """Whole tiles, odd sizes, and what goes layer by layer: few rows, wide layers."""
+    for r, i, h, o in [(150, 32, 64, 32), (131, 33, 70, 5), (20, 8, 9, 8), (128, 3, 1100, 4)]:
+        args = [normal(r, i), normal(h, i), normal(h), normal(o, h), normal(o)]
+        x, w1, _, w2, _ = args
+        g, results = normal(r, o), []
+        for kernels, change in (cpu, list), (reference, in_double):
+            y, saved = kernels.feed_forward(*change(args), activation)
+            given = change([g, x, w1, w2])
+            results.append([y, *kernels.feed_forward_grad(*given, activation, saved)])
+        for got, expected in zip(*results, strict=True):
+            assert got.shape == expected.shape and got.dtype == g.dtype
+            np.testing.assert_allclose(got, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+
+
 # matrix products
 
 

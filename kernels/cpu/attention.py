@@ -83,7 +83,7 @@ def _head(tiles, rows, q, k, v, mask, mask_row, keep, keep_row, causal, scale, w
     q_rows, score_rows, result_rows = rows * _row(q), order * padded, order * outputs
     used_rows = (order if dropped else rows) * n_keys
     for tile in range(len(tiles)):
-        first, end, tall = tiles[tile]
+        first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
         seen = min(n_keys, end) if causal else n_keys
         _multiply(tall, first, q, q_rows, 0, keys, q.shape[1], seen,
                   scores, score_rows, -first * padded, none)  # fmt: skip
@@ -177,7 +177,7 @@ def _head_grad(
     while tile < len(tiles):  # a block of queries
         top = bottom = tiles[tile, 0]
         while tile < len(tiles) and tiles[tile, 1] - top <= BLOCK_ROWS:
-            first, end, tall = tiles[tile]
+            first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
             seen = min(n_keys, end) if causal else n_keys
             _multiply(tall, first, g, g_rows, 0, values, v.shape[1], seen,
                       scores, score_rows, -top * padded, none)  # fmt: skip
@@ -236,7 +236,7 @@ def _add_columns(tiles, x, places, x_at, n_rows, n_columns, panels, panels_top, 
     """out += x.T @ panels, for n_rows rows of both and the first columns of x."""
     one_run = NO_OFFSET
     for tile in range(len(tiles)):
-        first, _, tall = tiles[tile]
+        first, tall = tiles[tile, 0], tiles[tile, 2]
         if first >= n_columns:
             break
         for panel in range(len(panels)):

@@ -1,10 +1,9 @@
 """The gradient of a table of rows."""
 
-import numpy as np
 from numba import njit, prange
 
 from .. import reference
-from ._arrays import dense
+from ._arrays import dense, zeros
 from ._compiled import INNER, many, threaded
 from ._vectors import part
 
@@ -20,7 +19,7 @@ def embedding_grad(g, index, shape):
     if g.dtype.char not in "fd" or g.size == 0:
         return reference.embedding_grad(g, index, shape)
     index, g = dense(index.reshape(-1)), dense(g.reshape(-1, shape[1]))
-    out = np.zeros(shape, g.dtype)
+    out = zeros(shape, g.dtype)
     threads = many(g, g.size)
     _embedding_grad(threads, g, index, out, PARTS if threads else 1)
     return out

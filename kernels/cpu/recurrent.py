@@ -169,7 +169,7 @@ def _chunk(cell, tiles, rows, lengths, reverse, products, panels, bias, before, 
     for step in range(steps):
         t = steps - 1 - step if reverse else step
         for tile in range(len(tiles)):
-            first, end, tall = tiles[tile]
+            first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
             for n in range(first, end):
                 at = (t * batch + n) * depth + depth - size
                 _copy(part(now, n * units, size), part(before, at, size))
@@ -311,7 +311,7 @@ def _chunk_grad(
     for step in range(steps):
         t = step if reverse else steps - 1 - step
         for tile in range(len(tiles)):
-            first, end, tall = tiles[tile]
+            first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
             at = t * batch * units
             n = first
             while n < end:

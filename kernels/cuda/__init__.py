@@ -9,6 +9,8 @@ from ..reference import (
     attention,
     attention_grad,
     erf,
+    feed_forward,
+    feed_forward_grad,
     gather_grad,
     getitem_grad,
     gru,
