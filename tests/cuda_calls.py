@@ -35,6 +35,7 @@ def calls(dtype, every_variant=True):
     square = a(2112, 2112)  # large enough for the large tiles
     yield from each(reference.matmul, MATMULS[:-1], a(2, 5, 7), a(7, 3))
     yield public("linear", square, square, square[0])
+    yield public("linear_grad", square, square)
     if every_variant:
         yield public("matmul", a(2, 5, 7), a(7, 3))
         yield public("matmul", square, square)
@@ -80,6 +81,8 @@ def calls(dtype, every_variant=True):
         yield public(f"{name}_grad", other, rows, 0.1)
     yield public("softplus", rows, 2.0)
     yield public("bce_with_logits_grad", other, rows, chances)
+    yield public("bce_with_logits_mean", rows, chances)
+    yield public("bce_with_logits_mean_grad", other[0, :1].reshape(()), rows, chances)
     yield public("binary_cross_entropy", chances, chances[::-1])
     yield public("binary_cross_entropy_grad", other, chances, chances[::-1])
     for log in (True, False) if every_variant else (True,):

@@ -1,6 +1,7 @@
 """The engine: what is recorded, how gradients travel, who owns what, what it refuses and how."""
 
 import gc
+import itertools
 import subprocess
 import sys
 import threading
@@ -310,6 +311,18 @@ def test_read_only_views_never_escape(create_graph):
     for g in (x.grad, y.grad, gx, gy):
         assert g.data.flags.writeable and g.data.base is None
     assert not np.shares_memory(gx.data, gy.data)
+
+
+def test_parts_and_views_of_one_gradient_become_arrays_of_their_own():
+    x, y, z = (leaf(np.zeros(n)) for n in (2, 2, 4))
+    start = np.arange(4.0)
+    (ops.concat([x, y]) + z.reshape(2, 2).T.T.flatten()).backward(start)
+    for a, b in itertools.combinations([x.grad.data, y.grad.data, z.grad.data, start], 2):
+        assert not np.shares_memory(a, b)
+    part = leaf(np.zeros(3))
+    wide = tz.op(lambda be, x: (x * 1, (lambda g: np.zeros(1 << 20)[:3],)))
+    wide(part).sum().backward()
+    assert part.grad.data.base is None  # it does not keep a large array alive
 
 
 def test_gradients_of_numbers_are_arrays():

@@ -8,15 +8,16 @@ happen here, once, for every op.
 
 import contextlib
 import functools
-import heapq
 import itertools
 import threading
+from heapq import heappop, heappush
 
 import numpy as np
 
-from .backend import default_backend, out_of_memory, tell_memory
+from .backend import OutOfMemory, default_backend, out_of_memory
 
-DOUBLE, ndarray = np.dtype("float64"), np.ndarray
+DOUBLE, ndarray, generic = np.dtype("float64"), np.ndarray, np.generic
+_base = ndarray.base.__get__  # also of a subclass that says otherwise
 next_serial = itertools.count(1).__next__
 
 
@@ -115,10 +116,6 @@ class Node:
     def name(self):
         return self.fn.__name__.lstrip("_")
 
-    def free(self):
-        """Let go of everything saved for the gradient."""
-        self.vjps = self.parents = self.options = None
-
 
 def op(fn):
     """Turn `f(backend, *arrays, **options) -> (array, vjps)` into a differentiable op on Tensors.
@@ -158,8 +155,9 @@ def op(fn):
                 arrays.append(a)
             else:
                 return call(*(as_constant(a, args) for a in args), **options)
-        if options:
-            options = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
+        for k, v in options.items():
+            if isinstance(v, generic):
+                options[k] = v.item()
         if backend is None:
             backend = default_backend()
             arrays = [a if a is None else backend.array(a) for a in arrays]
@@ -203,6 +201,24 @@ def once(f):
         return last[1]
 
     return shared
+
+
+def together(f):
+    """Two vjps of f, which computes both gradients at once: the first keeps what the second takes."""
+    held = None
+
+    def first(g):
+        nonlocal held
+        mine, others = f(g)
+        held = g, others
+        return mine
+
+    def second(g):
+        nonlocal held
+        found, held = held, None
+        return found[1] if found is not None and found[0] is g else f(g)[1]
+
+    return first, second
 
 
 CONSTANTS = {type(None), int, float, bool, np.ndarray}  # an op takes these as they are
@@ -286,7 +302,6 @@ def _fits(g, parent, node):
     return g if g.dtype == dtype else g.astype(dtype)
 
 
-@tell_memory("backward")
 def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=False):
     """Carry gradients from outputs back to the leaves; return {leaf or target's node: gradient}.
 
@@ -295,27 +310,36 @@ def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=Fal
     Nodes are taken newest first from a heap: by then all that was made from them has been visited, so
     their gradient is whole. A loop, never recursion: depth costs nothing.
     """
+    before, recording.on = recording.on, create_graph
+    try:
+        return _walk(outputs, seeds, targets, retain_graph, create_graph)
+    except MemoryError as e:
+        raise e if isinstance(e, OutOfMemory) else out_of_memory(e, "backward") from e
+    finally:
+        recording.on = before
+
+
+def _walk(outputs, seeds, targets, retain_graph, create_graph):
+    """The body of propagate."""
     pending = {}  # Node or leaf Tensor -> the gradient gathered so far
     heap = []
     found = {}
-    kept = set() if targets is None else {t.node or t for t in targets}
+    kept = () if targets is None else {t.node or t for t in targets}
     between = None if targets is None else _between(outputs, kept)
     needed = None if targets is None else kept | between
     watcher = recording.watcher
 
-    def deliver(key, g):
-        if key in pending:
-            pending[key] = _array(pending[key] + g)
-        else:
-            pending[key] = g
-            if isinstance(key, Node):
-                heapq.heappush(heap, (-key.serial, key))
-
     for tensor, seed in zip(outputs, seeds, strict=True):
-        deliver(tensor.node or tensor, seed)
+        key = tensor.node or tensor
+        if key in pending:
+            pending[key] = _array(pending[key] + seed)
+        else:
+            pending[key] = seed
+            if key is not tensor:
+                heappush(heap, (-key.serial, key))
 
     while heap:
-        node = heapq.heappop(heap)[1]
+        node = heappop(heap)[1]
         g = pending.pop(node)
         if node.hooks is not None:
             g = _run_hooks(node.hooks, g, create_graph)
@@ -334,7 +358,7 @@ def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=Fal
                 vjps = node.fn(_tensors_backend(), *parents, **node.options)[1]
             except AttributeError as e:  # a kernel that has no differentiable counterpart
                 raise TypeError(f"second derivative of {node.name} is not defined: {e}") from e
-        shared = callable(vjps)
+        shared = type(vjps) is not tuple and callable(vjps)
         if shared:
             vjps = vjps(g) if watcher is None else watcher.vjp(node, None, vjps, g)
         if len(vjps) != len(parents):
@@ -342,23 +366,20 @@ def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=Fal
                 f"{node.name}: an op returns one vjp for each positional argument; got {len(vjps)} "
                 f"for {len(parents)} arguments"
             )
-        for i, (parent, vjp) in enumerate(zip(parents, vjps)):  # noqa: B905 (the lengths were just compared)
+        for i, parent in enumerate(parents):
             if not isinstance(parent, Tensor) or not parent.requires_grad:
                 continue
             key = parent.node or parent
             if needed is not None and key not in needed:
                 continue
-            if vjp is None:
+            gx = vjps[i]
+            if gx is None:
                 raise TypeError(
                     f"{node.name}: no derivative is defined for argument "
                     f"{[p is parent for p in parents].index(True)}; detach() it first"
                 )
-            if shared:
-                gx = vjp
-            elif watcher is None:
-                gx = vjp(g)
-            else:
-                gx = watcher.vjp(node, i, vjp, g)
+            if not shared:
+                gx = gx(g) if watcher is None else watcher.vjp(node, i, gx, g)
             if create_graph:
                 if not isinstance(gx, Tensor):
                     gx = Tensor(parent.backend.array(gx), parent.backend)
@@ -366,9 +387,14 @@ def propagate(outputs, seeds, targets=None, retain_graph=False, create_graph=Fal
                 gx = _array(gx)
             if gx.shape != parent.data.shape or gx.dtype is not parent.data.dtype:
                 gx = _fits(gx, parent, node)
-            deliver(key, gx)
+            if key in pending:
+                pending[key] = _array(pending[key] + gx)
+            else:
+                pending[key] = gx
+                if key is not parent:
+                    heappush(heap, (-key.serial, key))
         if not retain_graph:
-            node.free()
+            node.vjps = node.parents = node.options = None  # let go of what was saved
 
     for leaf, g in pending.items():  # what is left has no node: leaves
         found[leaf] = g if leaf.hooks is None else _run_hooks(leaf.hooks, g, create_graph)
@@ -416,12 +442,13 @@ def _seed(output, gradient, create_graph):
             "requires_grad=True, or it was made under no_grad()"
         )
     if gradient is None:
-        if output.size != 1:
+        data = output.data
+        if data.size != 1:
             raise ValueError(
                 f"backward: a gradient to start with is needed for shape {output.shape}; only a single "
                 "number starts with 1. Reduce it (.sum(), .mean()) or pass gradient="
             )
-        gradient = output.backend.xp.ones(output.shape, output.dtype)
+        gradient = output.backend.xp.ones(data.shape, data.dtype)
         if not create_graph:
             return gradient
     if not isinstance(gradient, Tensor):
@@ -441,28 +468,51 @@ def _seed(output, gradient, create_graph):
 def backward(output, gradient=None, retain_graph=False, create_graph=False):
     """Add to `.grad` of every leaf under output the gradient of output; see Tensor.backward."""
     seed = _seed(output, gradient, create_graph)
-    with _record(create_graph):
-        found = propagate([output], [seed], None, retain_graph or create_graph, create_graph)
-        for leaf, g in zip(found, _owned(found.values(), found, [seed]), strict=True):
-            leaf.grad = g if leaf.grad is None else leaf.grad + g
+    found = propagate((output,), (seed,), None, retain_graph or create_graph, create_graph)
+    for leaf, g in zip(found, _owned(found.values(), found, (seed,)), strict=True):
+        if leaf.grad is None:
+            leaf.grad = g
+        else:
+            with _record(create_graph):
+                leaf.grad = leaf.grad + g
 
 
 def _owned(gradients, tensors, seeds):
     """Gradients of tensors as Tensors that share memory with nothing.
 
-    A vjp may hand on the array that it was given (x + y), or a read-only view of it (x.sum()).
+    A vjp may hand on the array that it was given (x + y), or a view of it (x.reshape), of a part of it
+    (x[2:]), or one that is stretched and read-only (x.sum()).
     """
-    taken = {id(s.data if isinstance(s, Tensor) else s) for s in seeds}
+    taken = {id(_owner(s.data if isinstance(s, Tensor) else s)) for s in seeds}
     for g, tensor in zip(gradients, tensors, strict=True):
         if not isinstance(g, Tensor):
             g = Tensor(g, tensor.backend)
         elif g.requires_grad and g.node is None:
             yield g  # the very Tensor that the caller started with: a copy would be cut off from it
             continue
-        if g.data.base is not None or id(g.data) in taken:
-            g = Tensor(g.data.copy(), g.backend, g.requires_grad, g.node)
-        taken.add(id(g.data))
+        data = owner = g.data
+        alone = True
+        if type(data) is not ndarray or data.base is not None:
+            owner = _owner(data)
+            spare = getattr(owner, "nbytes", 0) - data.nbytes
+            alone = 0 <= spare <= SLACK and getattr(data.flags, "writeable", True)
+        if not alone or id(owner) in taken:
+            g = Tensor(data.copy(), g.backend, g.requires_grad, g.node)
+            owner = g.data
+        taken.add(id(owner))
         yield g
+
+
+SLACK = 8192  # bytes that aligned memory may have around the array for which it was taken
+
+
+def _owner(array):
+    """The array, or whatever else, that holds the memory of an array."""
+    while (base := _base(array) if isinstance(array, ndarray) else array.base) is not None:
+        if not hasattr(base, "base"):
+            return base
+        array = base
+    return array
 
 
 def grad(
@@ -490,8 +540,7 @@ def grad(
             raise ValueError(f"grad: input {i} of shape {x.shape} has requires_grad=False")
     seeds = [_seed(o, g, create_graph) for o, g in zip(outputs, grad_outputs, strict=True)]
     retain_graph = create_graph if retain_graph is None else retain_graph
-    with _record(create_graph):
-        found = propagate(outputs, seeds, inputs, retain_graph, create_graph)
+    found = propagate(outputs, seeds, inputs, retain_graph, create_graph)
     gradients = [found.get(x.node or x) for x in inputs]
     for i, (x, g) in enumerate(zip(inputs, gradients, strict=True)):
         if g is None and not allow_unused:

@@ -61,8 +61,7 @@ def empty(shape, dtype):
     there, since a step needs the same sizes again and again. An array keeps its block alive, as does a
     view of it; so a block that only our list refers to is free.
     """
-    dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     if not LARGE <= size <= LIMIT:  # a failure of np.empty names the shape
         return np.empty(shape, dtype)
     blocks, starts = _blocks.by_size.get(size) or _blocks.add(size)
@@ -73,13 +72,6 @@ def empty(shape, dtype):
         blocks, starts = _blocks.add(size)
         i = -1
     return blocks[i][starts[i] : starts[i] + size].view(dtype).reshape(shape)
-
-
-def zeros(shape, dtype):
-    """As np.zeros, in memory that an earlier array of that size has left."""
-    out = empty(shape, dtype)
-    out.fill(0)
-    return out
 
 
 def empty_like(x):
@@ -147,9 +139,13 @@ def _memory_order(x):
 
 def elementwise(kernel, x, *others, args=()):
     """kernel(x, *others, y, *args) on flat arrays: a new y in the shape and memory order of x."""
-    if x.flags.carray and all(o.flags.carray and o.dtype == x.dtype for o in others):
-        if all(o.shape == x.shape for o in others):  # the common case, without much ado
-            y = empty(x.shape, x.dtype)
+    shape, dtype = x.shape, x.dtype
+    if x.flags.carray:
+        for o in others:
+            if o.dtype is not dtype or o.shape != shape or not o.flags.carray:
+                break
+        else:  # the common case, without much ado
+            y = np.empty(shape, dtype) if x.nbytes < LARGE else empty(shape, dtype)
             kernel(x.reshape(-1), *[o.reshape(-1) for o in others], y.reshape(-1), *args)
             return y
     if in_memory_order(x) is None or not x.flags.writeable:

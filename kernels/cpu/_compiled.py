@@ -53,3 +53,25 @@ def many(x, steps):
     Only in float32: float64 is for proofs, and the second version would have to be compiled as well.
     """
     return steps >= PARALLEL_FROM and x.dtype == np.float32 and numba.get_num_threads() > 1
+
+
+def reading(*names):
+    """Decorator: a compiled function only reads the arrays of these names, and writes into the others.
+
+    A captured step asks: what may be written it must be able to undo.
+    """
+
+    def noted(kernel):
+        functions = (kernel.serial, kernel.parallel) if isinstance(kernel, threaded) else (kernel,)
+        for function in functions:
+            function.py_func.reads = frozenset(names)
+        return kernel
+
+    return noted
+
+
+def written(function, args):
+    """Those of the arguments of a compiled function that it may write into."""
+    reads = getattr(function.py_func, "reads", ())
+    names = function.py_func.__code__.co_varnames
+    return [arg for name, arg in zip(names, args, strict=False) if name not in reads]

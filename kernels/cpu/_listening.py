@@ -9,7 +9,7 @@ import threading
 from numba.core.registry import CPUDispatcher
 
 from . import _arrays, _blas
-from ._compiled import threaded
+from ._compiled import threaded, written  # noqa: F401 (what the recorder asks)
 
 
 class _Current(threading.local):

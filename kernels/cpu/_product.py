@@ -13,11 +13,20 @@ import numpy as np
 from numba import njit, prange
 
 from ._arrays import empty
-from ._compiled import COMPILED, INNER, many, threaded
-from ._tile import ROWS, any_tile_add, any_tile_from, columns, copy_columns, tile_cover
+from ._compiled import COMPILED, INNER, many, reading, threaded
+from ._tile import (
+    ROWS,
+    VECTORS,
+    any_tile_add,
+    any_tile_from,
+    columns,
+    copy_columns,
+    tile_cover,
+    turn_square,
+)
 from ._vectors import fetch
 
-DEPTH = 512  # of the panels that are packed at a time
+DEPTH = 1024  # of the panels that are packed at a time
 TOGETHER = 8  # tiles that make a block of rows
 
 
@@ -66,30 +75,66 @@ def product_of_rows(x, rows, step, y, start=None, threads=True):
     return out
 
 
+@reading("y")
 @njit(**COMPILED)
 def pack(y, panels):
     """y (K, N) into panels (P, K or more, COLUMNS), with zeros beyond the last column."""
     depth, n_columns = y.shape
-    width, row = panels.shape[2], y.strides[0] // y.itemsize
-    dense_rows = y.strides[1] == y.itemsize
+    width, size = panels.shape[2], panels.shape[1] * panels.shape[2]
+    row, column = y.strides[0] // y.itemsize, y.strides[1] // y.itemsize
     for panel in range(len(panels)):
         left = panel * width
         right = min(width, n_columns - left)
-        if dense_rows and right == width:
+        if column == 1 and right == width:
             for k in range(depth):
-                copy_columns(panels, (panel * panels.shape[1] + k) * width, y, k * row + left)
+                copy_columns(panels, panel * size + k * width, y, k * row + left)
+        elif row == 1 and column != 1:
+            turn_panel(y, left, right, column, panels, panel)
         else:
             packed = panels[panel]
-            for j in range(width):
-                for k in range(depth):
-                    packed[k, j] = y[k, left + j] if j < right else 0
+            for k in range(depth):
+                for j in range(right):
+                    packed[k, j] = y[k, left + j]
+                for j in range(right, width):
+                    packed[k, j] = 0
 
 
+@njit(**INNER)
+def turn_panel(y, left, right, column, panels, panel):
+    """One panel of y whose columns are dense, so many elements apart, in squares through registers."""
+    depth, width = len(y), panels.shape[2]
+    lanes, at = width // VECTORS, panel * panels.shape[1] * panels.shape[2]
+    whole = depth - depth % lanes if right == width else 0
+    for k in range(0, whole, lanes):
+        for j in range(0, width, lanes):
+            turn_square(panels, at + k * width + j, width, y, (left + j) * column + k, column)
+    if whole == depth:
+        return
+    # Squares that hang over an edge are completed with zeros, turned, and copied as far as they go.
+    # Where memory goes on, a whole row of numbers is taken, some of which are of the next column.
+    square, turned = np.zeros((width, width), y.dtype), np.empty((lanes, width), y.dtype)
+    end = (y.shape[1] - 1) * column + depth
+    for k in range(whole, depth, lanes):
+        below = min(depth - k, lanes)
+        for j in range(right):
+            first = (left + j) * column + k
+            if first + width <= end:
+                copy_columns(square, j * width, y, first)
+            else:
+                for i in range(below):
+                    square[j, i] = y[k + i, left + j]
+        for j in range(0, width, lanes):
+            turn_square(turned, j, width, square, j * width, width)
+        for i in range(below):
+            copy_columns(panels, at + (k + i) * width, turned, i * width)
+
+
+@reading("tiles", "x", "x_rows", "panels", "start")
 @threaded
 def _blocks(tiles, together, x, x_rows, step, panels, depth, start, go_on, out):
-    for block in prange((len(tiles) + together - 1) // together):
-        part = tiles[block * together : (block + 1) * together]
-        _block(part, x, x_rows, step, panels, depth, start, go_on, out)
+    for part in prange((len(tiles) + together - 1) // together):
+        some = tiles[part * together : (part + 1) * together]
+        _block(some, x, x_rows, step, panels, depth, start, go_on, out)
 
 
 @njit(**INNER)
@@ -109,7 +154,7 @@ def _block(tiles, x, x_rows, step, panels, depth, start, go_on, out):
         right = min(width, n_columns - left)
         whole = right == width
         for tile in range(len(tiles)):
-            first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
+            first, end, tall = tiles[tile]
             row = first - before
             if panel == 0 and step != 1:
                 if tile == 0:

@@ -10,10 +10,11 @@ import functools
 import platform
 
 from llvmlite import binding, ir
-from numba import types
+from numba import carray, njit, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
+
+from ._compiled import INLINED
 
 
 def _registers():
@@ -134,12 +135,8 @@ class Vectors:
     def multiply_add(self, x, y, total):
         return self.builder.call(self._multiply_add, [x, y, total])
 
-    def constant(self, number):
-        """A vector whose lanes all hold a number that is known now."""
-        return ir.Constant(self.type, [float(number)] * self.lanes)
-
-    def multiply(self, x, y):
-        return self.builder.fmul(x, y)
+    def zero(self):
+        return ir.Constant(self.type, [0.0] * self.lanes)
 
     def plus(self, x, y):
         return self.builder.fadd(x, y)
@@ -151,31 +148,30 @@ class Vectors:
         """The larger of each two numbers; of a NaN and a number y."""
         return self.builder.select(self.builder.fcmp_ordered(">", x, y), x, y)
 
+    def turned(self, rows):
+        """The columns of as many vectors as a vector has lanes: a square of numbers, transposed.
+
+        In rounds of blocks of 1, 2, 4, ... lanes: two rows exchange every other block.
+        """
+        rows, wide = list(rows), 1
+        while wide < self.lanes:
+            lanes = range(self.lanes)
+            upper = [j if not j & wide else self.lanes + j - wide for j in lanes]
+            lower = [j + wide if not j & wide else self.lanes + j for j in lanes]
+            for i in (i for i in lanes if not i & wide):
+                a, b = rows[i], rows[i + wide]
+                rows[i], rows[i + wide] = self._mixed(a, b, upper), self._mixed(a, b, lower)
+            wide *= 2
+        return rows
+
+    def _mixed(self, a, b, lanes):
+        """The numbers at some lanes of two vectors, those of b counted on from those of a."""
+        chosen = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), lanes)
+        return self.builder.shuffle_vector(a, b, chosen)
+
     def _vector(self, pointer, i):
         pointer = self.at(pointer, ir.IntType(64)(i * self.lanes))
         return self.builder.bitcast(pointer, self.type.as_pointer())
-
-
-@intrinsic
-def part(typingctx, x, at, size):
-    """`size` numbers of x from `at` on, counted as they lie in memory, as an array (size,).
-
-    Nothing is checked, and nobody counts it as a use of x: a slice would, by instructions that wait for
-    all that was written before, which in a loop over short rows takes a fifth of the time.
-    """
-    kind = types.Array(x.dtype, 1, "C")
-    signature = kind(x, types.intp, types.intp)
-
-    def write(context, builder, signature, args):
-        pointer, at, size = pointers(context, builder, signature, args)
-        itemsize = context.get_constant(types.intp, kind.dtype.bitwidth // 8)
-        array = context.make_array(kind)(context, builder)
-        populate_array(
-            array, builder.gep(pointer, [at]), [size], [itemsize], itemsize, meminfo=None
-        )
-        return array._getvalue()
-
-    return signature, write
 
 
 @intrinsic
@@ -212,3 +208,20 @@ def largest_of_vectors(typingctx, x, count):
         return functools.reduce(v.larger, lanes)
 
     return signature, write
+
+
+@intrinsic
+def _pointer(typingctx, address, x):
+    """An address as a pointer to numbers of the dtype of x."""
+    signature = types.CPointer(x.dtype)(types.intp, x)
+
+    def write(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return signature, write
+
+
+@njit(**INLINED)
+def array_at(address, x):
+    """The dense array at an address that has the size and dtype of x."""
+    return carray(_pointer(address, x), x.size)

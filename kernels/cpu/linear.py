@@ -10,10 +10,11 @@ import numpy as np
 from numba import njit, prange
 
 from .. import reference
-from . import _blas, _scalars
-from ._arrays import PAGE, dense
-from ._compiled import COMPILED, INNER, many, threaded
+from . import _blas, _small
+from ._arrays import PAGE, dense, empty
+from ._compiled import COMPILED, INNER, many, reading, threaded
 from ._product import product
+from ._small import ACTIVATIONS, NO_ACTIVATION, SINGLE, activate, is_small
 
 
 def matmul_loops(x, y):
@@ -108,8 +109,13 @@ MATMULS = (
 def matmul(x, y):
     """(..., M, K) @ (..., K, N) -> (..., M, N); leading axes broadcast.
 
-    By our tiles where they beat BLAS: see _tiles_pay.
+    By our tiles where they beat BLAS: in small products, and see _tiles_pay.
     """
+    # of a column and a row, one product for each number: BLAS takes three times as long
+    if is_small(x, y, 1 if x.shape[-1] == 1 else x.size * y.shape[-1]):
+        out = empty((len(x), y.shape[1]), SINGLE)
+        _small.multiply(x, y, out)
+        return out
     rung = matmul_parallel if _tiles_pay(x, y) else matmul_blas
     return rung(x, y)
 
@@ -133,12 +139,16 @@ def _tiles_pay(x, y):
 
 
 def _rows_times(x, y, start=None):
+    if x.ndim == 2:
+        return product(x, y, start)
     out = product(x.reshape(-1, x.shape[-1]), y, start)
     return out.reshape(*x.shape[:-1], y.shape[1])
 
 
 def linear(x, w, b):
     """x @ w.T + b: (..., I), (O, I), (O,) or None -> (..., O); b is added in place."""
+    if is_small(x, w, x.size * len(w)):
+        return _small_layer(x, w, b, NO_ACTIVATION)
     if _tiles_pay(x, w.T):
         return _rows_times(x, w.T, b)
     y = _blas.matmul(x, w.T)
@@ -152,7 +162,12 @@ def linear_activation(x, w, b, activation):
 
     (..., I), (O, I), (O,) or None -> (..., O)
     """
-    y = matmul(x, w.T)
+    if is_small(x, w, x.size * len(w)):
+        return _small_layer(x, w, b, ACTIVATIONS.index(activation))
+    if b is not None and _tiles_pay(x, w.T):
+        y, b = _rows_times(x, w.T, b), b[:0]
+    else:
+        y = matmul(x, w.T)
     if b is None or y.dtype != np.float32 or y.size == 0:
         return getattr(reference, activation)(y if b is None else y + b)
     rows = y.reshape(-1, y.shape[-1])
@@ -160,29 +175,36 @@ def linear_activation(x, w, b, activation):
     return y
 
 
-ACTIVATIONS = ("relu", "sigmoid", "tanh")
-
-
+@reading("b")
 @threaded
 def _add_and_activate(y, b, activation):
-    """Adds the row b to each row of y, and applies an activation."""
+    """Adds the row b, if it has numbers, to each row of y, and applies an activation."""
     for r in prange(len(y)):
         _row_add_and_activate(y[r], b, activation)
 
 
 @njit(**INNER)
 def _row_add_and_activate(y, b, activation):
-    zero = y.dtype.type(0)
-    if activation == 0:
-        for i in range(b.size):
-            z = y[i] + b[i]
-            y[i] = zero if z <= zero else z
-    elif activation == 1:
-        for i in range(b.size):
-            y[i] = _scalars.sigmoid(y[i] + b[i])
-    else:
-        for i in range(b.size):
-            y[i] = _scalars.tanh(y[i] + b[i])
+    for i in range(b.size):
+        y[i] += b[i]
+    activate(y, activation)
+
+
+def _small_layer(x, w, b, activation):
+    b = np.zeros(len(w), SINGLE) if b is None else dense(b)
+    y = np.empty((len(x), len(w)), SINGLE)
+    _small.dense_layer(x, w, b, activation, y)
+    return y
+
+
+def linear_grad(g, x):
+    """The gradients of linear for w and b: g (..., O), x (..., I) -> (O, I), (O,)."""
+    if is_small(g, x, g.size * x.shape[-1]):
+        gw, gb = np.empty((g.shape[1], x.shape[1]), SINGLE), np.empty(g.shape[1], SINGLE)
+        _small.dense_layer_grad(g, x, gw, gb)
+        return gw, gb
+    g, x = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
+    return matmul(g.T, x), g.sum(axis=0)
 
 
 def _each(kernel, x, y):

@@ -6,8 +6,9 @@ from numba import njit
 from .. import reference
 from . import _scalars
 from ._arrays import dense, elementwise
-from ._compiled import COMPILED
-from .activation import _single, log_softmax
+from ._compiled import COMPILED, reading
+from ._small import SINGLE
+from .activation import _single, log_softmax, sum_of
 
 
 def cross_entropy(x, labels, weight, smoothing):
@@ -24,6 +25,7 @@ def cross_entropy(x, labels, weight, smoothing):
     return losses, logp
 
 
+@reading("logp", "labels", "weight")
 @njit(**COMPILED)
 def _cross_entropy(logp, labels, weight, smoothing, losses):
     n_classes = logp.shape[1]
@@ -50,6 +52,7 @@ def cross_entropy_grad(g, logp, labels, weight, smoothing):
     return gx
 
 
+@reading("g", "logp", "labels", "weight")
 @njit(**COMPILED)
 def _cross_entropy_grad(g, logp, labels, weight, smoothing, gx):
     """gx = g * (exp(logp) * sum(t) - t), for the target t: weight * (even, and `rest` at the label)."""
@@ -79,6 +82,7 @@ def bce_with_logits(x, t):
     return elementwise(_bce_with_logits, x, t) if _single(x) else reference.bce_with_logits(x, t)
 
 
+@reading("x", "t")
 @njit(**COMPILED)
 def _bce_with_logits(x, t, y):
     for i in range(x.size):
@@ -91,7 +95,57 @@ def bce_with_logits_grad(g, x, t):
     return elementwise(_bce_with_logits_grad, x, t, g)
 
 
+@reading("g", "x", "t")
 @njit(**COMPILED)
 def _bce_with_logits_grad(x, t, g, gx):
     for i in range(x.size):
         gx[i] = g[i] * (_scalars.sigmoid(x[i]) - t[i])
+
+
+def bce_with_logits_mean(x, t):
+    """The mean of bce_with_logits over all elements: ()."""
+    if not _alike(x, t):
+        return reference.bce_with_logits_mean(x, t)
+    mean = np.empty((), x.dtype)
+    _bce_with_logits_mean(x.reshape(-1), t.reshape(-1), mean)
+    return mean
+
+
+@reading("x", "t")
+@njit(**COMPILED)
+def _bce_with_logits_mean(x, t, mean):
+    losses = np.empty(min(x.size, CHUNK), x.dtype)
+    total = 0.0  # of the chunks, in double precision
+    for first in range(0, x.size, CHUNK):
+        some = losses[: x.size - first]
+        for i in range(some.size):
+            some[i] = _scalars.softplus(x[first + i]) - x[first + i] * t[first + i]
+        total += sum_of(some)
+    mean[()] = total / x.size
+
+
+CHUNK = 1024  # losses whose sum is taken in float32
+
+
+def bce_with_logits_mean_grad(g, x, t):
+    """Gradient of bce_with_logits_mean for x, given the gradient g () of the mean."""
+    if not _alike(x, t):
+        return reference.bce_with_logits_mean_grad(g, x, t)
+    gx = np.empty(x.shape, x.dtype)
+    _bce_with_logits_mean_grad(g.reshape(-1), x.reshape(-1), t.reshape(-1), gx.reshape(-1))
+    return gx
+
+
+@reading("g", "x", "t")
+@njit(**COMPILED)
+def _bce_with_logits_mean_grad(g, x, t, gx):
+    each = g[0] / x.dtype.type(x.size)
+    for i in range(x.size):
+        gx[i] = each * (_scalars.sigmoid(x[i]) - t[i])
+
+
+def _alike(x, t):
+    """Whether x and t are dense, and in float32."""
+    return (
+        x.dtype is SINGLE and t.dtype is SINGLE and x.flags.carray and t.flags.carray and x.size > 0
+    )

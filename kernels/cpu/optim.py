@@ -10,12 +10,15 @@ import numpy as np
 from numba import njit, prange
 
 from .. import reference
+from ..reference._pieces import on_pieces, takes_pieces
 from ._arrays import in_memory_order, like
 from ._compiled import COMPILED, INNER, many, threaded
+from ._vectors import array_at
 
 BLOCK = 16384
 
 
+@on_pieces
 def adam_loops_(w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled):
     """A compiled loop for each line of the algorithm: what the arrays do, without their overhead."""
     arrays = _flat(w, g, m, v)
@@ -41,31 +44,38 @@ def _adam_loops_(w, g, m, v, step, towards1, towards2, rate, eps):
         w[i] -= rate * step[i]
 
 
+@takes_pieces
 def adam_arrays_(w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled):
     """Array expressions in place: vector instructions, and a dozen passes over memory."""
     return reference.adam_(w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled)
 
 
+@takes_pieces
 def adam_one_pass_(w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled):
     """All lines for one weight before the next: seven numbers moved for each, instead of thirty."""
     _adam(False, w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled)
 
 
+@takes_pieces
 def adam_parallel_(w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled):
-    """Blocks of weights on all threads."""
-    threads = many(w, w.size)
-    _adam(threads, w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled)
+    """Blocks of weights on all threads; pieces of weights where they lie, on one."""
+    _adam(True, w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled)
 
 
 def _adam(threads, w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled):
-    arrays = _flat(w, g, m, v)
+    pieces = isinstance(w, list)
+    arrays = _places(w, g, m, v) if pieces else _flat(w, g, m, v)
     if arrays is None or v_max is not None:  # AMSGrad is seldom used
         return reference.adam_(w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled)
     correction = math.sqrt(1 - beta2**t)
-    shrink = 1 - lr * weight_decay if decoupled else 1
-    decay = 0 if decoupled else weight_decay
-    factors = (1 - beta1, 1 - beta2, lr * correction / (1 - beta1**t), eps * correction)
-    _adam_(threads, *arrays, *factors, float(shrink), float(decay))
+    shrink = 1 - lr * weight_decay if decoupled else 1.0
+    decay = 0.0 if decoupled else float(weight_decay)
+    rate, eps = lr * correction / (1 - beta1**t), eps * correction
+    factors = 1 - beta1, 1 - beta2, rate, eps, float(shrink), decay
+    if pieces:
+        _adam_pieces_(*arrays, *factors)
+    else:
+        _adam_(threads and many(w, w.size), *arrays, *factors)
 
 
 @threaded
@@ -77,6 +87,20 @@ def _adam_(w, g, m, v, towards1, towards2, rate, eps, shrink, decay):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
         _adam_block_(w[part], g[part], m[part], v[part], towards1, towards2, rate, eps, shrink,
                      decay)  # fmt: skip
+
+
+@njit(**COMPILED)
+def _adam_pieces_(places, m, v, towards1, towards2, rate, eps, shrink, decay):
+    """places: of each piece the address of its weights, that of their gradients, and its end in m and v."""
+    number = m.dtype.type
+    towards1, towards2, rate = number(towards1), number(towards2), number(rate)
+    eps, shrink, decay = number(eps), number(shrink), number(decay)
+    first = 0
+    for i in range(len(places)):
+        part = slice(first, places[i, 2])
+        w, g = array_at(places[i, 0], m[part]), array_at(places[i, 1], m[part])
+        _adam_block_(w, g, m[part], v[part], towards1, towards2, rate, eps, shrink, decay)
+        first = places[i, 2]
 
 
 @njit(**INNER)
@@ -95,6 +119,7 @@ ADAMS = (adam_loops_, adam_arrays_, adam_one_pass_, adam_parallel_)
 adam_ = adam_parallel_
 
 
+@on_pieces
 def sgd_(w, g, buf, t, lr, momentum, dampening, weight_decay, nesterov):
     """Gradient descent; with a buffer buf for momentum (None without). Sutskever et al. 2013."""
     arrays = _flat(w, g, *(() if buf is None else (buf,)))
@@ -119,6 +144,34 @@ def _sgd_(w, g, buf, keep, add, first, second, lr, decay):
             velocity = add * gi + (keep * buf[i] if keep != 0 else keep)
             buf[i] = velocity
             w[i] -= lr * (first * gi + second * velocity)
+
+
+def _places(w, g, *state):
+    """Where pieces w and g lie, for _adam_pieces_, and the state; None if not all is dense and of one dtype.
+
+    If the list w has an attribute `places`, what was found is kept there, for as long as g is the same.
+    """
+    known, places = getattr(w, "places", None) or (None, None)
+    if known is not g:
+        dtype = w[0].dtype
+        if isinstance(g, list) and not _all_dense(g, dtype):
+            g = np.concatenate(g, axis=None, dtype=dtype)
+        gradients = g if isinstance(g, list) else [g]
+        if dtype.char not in "fd" or not _all_dense([*w, *gradients, *state], dtype):
+            return None
+        ends = np.cumsum([piece.size for piece in w])
+        if isinstance(g, list):
+            gradients = [piece.ctypes.data for piece in g]
+        else:
+            gradients = g.ctypes.data + dtype.itemsize * np.concatenate([[0], ends[:-1]])
+        places = np.stack([[piece.ctypes.data for piece in w], gradients, ends], axis=1)
+        if hasattr(w, "places"):
+            w.places = g, places
+    return places, *state
+
+
+def _all_dense(arrays, dtype):
+    return all(a.flags.carray and a.dtype == dtype for a in arrays)
 
 
 def _flat(w, g, *state):

@@ -9,8 +9,6 @@ from ..reference import (
     attention,
     attention_grad,
     erf,
-    feed_forward,
-    feed_forward_grad,
     gather_grad,
     getitem_grad,
     gru,
@@ -19,7 +17,6 @@ from ..reference import (
     lstm,
     lstm_grad,
     relu,
-    relu_max_pool2d_grad_b,
     rmsprop_,
     rnn,
     rnn_grad,
@@ -53,10 +50,12 @@ from .conv import CONVS as _CONVS
 from .conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from .embedding import embedding_grad
 from .linear import MATMULS as _MATMULS
-from .linear import linear, matmul
+from .linear import linear, linear_grad, matmul
 from .loss import (
     bce_with_logits,
     bce_with_logits_grad,
+    bce_with_logits_mean,
+    bce_with_logits_mean_grad,
     binary_cross_entropy,
     binary_cross_entropy_grad,
     cross_entropy,

@@ -34,6 +34,12 @@ def linear(x, w, b):
     return _multiply(rows, w.T[None], b).reshape((*x.shape[:-1], len(w)))
 
 
+def linear_grad(g, x):
+    """The gradients of linear for w and b: g (..., O), x (..., I) -> (O, I), (O,)."""
+    g, x = g.reshape((-1, g.shape[-1])), x.reshape((-1, x.shape[-1]))
+    return matmul(g.T, x), g.sum(axis=0)
+
+
 def matmul_naive(x, y):
     """One thread an element: the definition, with neighbouring threads on neighbouring rows."""
     x, y, out, shape = _operands(x, y)

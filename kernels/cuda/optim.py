@@ -10,11 +10,13 @@ import math
 from numba import cuda
 
 from .. import reference
+from ..reference._pieces import on_pieces
 from ._arrays import aligned, contiguous, flat_in_place, same_floats
 from ._device import LINE, cover, jit, launch, mine
 from ._instructions import copy4
 
 
+@on_pieces
 def sgd_(w, g, buf, t, lr, momentum, dampening, weight_decay, nesterov):
     """Gradient descent; with a buffer buf for momentum (None without). Sutskever et al. 2013."""
     arrays = _alike(w, g, *(() if buf is None else (buf,)))
@@ -44,6 +46,7 @@ def sgd_kernel(with_buffer, first, nesterov):
     return sgd
 
 
+@on_pieces
 def adam_(w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled):
     """Adam: steps of the mean gradient over its root mean square. Kingma & Ba 2015, Algorithm 1.
 

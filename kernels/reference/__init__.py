@@ -30,12 +30,13 @@ from .activation import (
 from .attention import attention, attention_grad
 from .conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from .embedding import embedding_grad
-from .feed_forward import feed_forward, feed_forward_grad
 from .index import gather_grad, getitem_grad
-from .linear import linear, linear_activation, matmul
+from .linear import linear, linear_activation, linear_grad, matmul
 from .loss import (
     bce_with_logits,
     bce_with_logits_grad,
+    bce_with_logits_mean,
+    bce_with_logits_mean_grad,
     binary_cross_entropy,
     binary_cross_entropy_grad,
     cross_entropy,
@@ -50,6 +51,5 @@ from .pool import (
     max_pool2d_grad,
     max_pool2d_pick,
     relu_max_pool2d,
-    relu_max_pool2d_grad_b,
 )
 from .recurrent import gru, gru_grad, lstm, lstm_grad, rnn, rnn_grad

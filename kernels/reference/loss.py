@@ -46,6 +46,16 @@ def bce_with_logits_grad(g, x, t):
     return g * (sigmoid(x) - t)
 
 
+def bce_with_logits_mean(x, t):
+    """The mean of bce_with_logits over all elements: ()."""
+    return bce_with_logits(x, t).sum() / x.size
+
+
+def bce_with_logits_mean_grad(g, x, t):
+    """Gradient of bce_with_logits_mean for x, given the gradient g () of the mean."""
+    return bce_with_logits_grad(g / x.size, x, t)
+
+
 def binary_cross_entropy(p, t):
     """-t log(p) - (1 - t) log(1 - p); logarithms are held above -100, so p = 0 and p = 1 are finite."""
     xp = namespace(p)

@@ -1,15 +1,18 @@
 """One step of an optimizer: the weights w move against their gradient g, in place.
 
-w, g and the arrays of state have one shape, in any memory order; g is left as it is. t counts the
-steps of these weights, from 1. Factors such as 1 - beta2 are formed by Python in double precision and
+w, g and the arrays of state have one shape, in any memory order; g is left as it is. Or w is a list of
+arrays of any shapes, which follow each other in the flat state; g is such a list too, or flat. t counts
+the steps of these weights, from 1. Factors such as 1 - beta2 are formed by Python in double precision and
 only then meet the arrays: 1 - 0.999 taken in float32 is off by 1.3e-5 of itself.
 """
 
 import math
 
 from ._arrays import namespace
+from ._pieces import on_pieces
 
 
+@on_pieces
 def sgd_(w, g, buf, t, lr, momentum, dampening, weight_decay, nesterov):
     """Gradient descent; with a buffer buf for momentum (None without). Sutskever et al. 2013."""
     if weight_decay:
@@ -27,6 +30,7 @@ def sgd_(w, g, buf, t, lr, momentum, dampening, weight_decay, nesterov):
     w -= lr * g
 
 
+@on_pieces
 def rmsprop_(w, g, v, mean, buf, lr, alpha, eps, momentum, weight_decay):
     """Divide by a running root mean square of the gradients. Hinton 2012, lecture 6.
 
@@ -60,6 +64,7 @@ def rmsprop_(w, g, v, mean, buf, lr, alpha, eps, momentum, weight_decay):
     w -= step
 
 
+@on_pieces
 def adagrad_(w, g, total, t, lr, lr_decay, eps, weight_decay):
     """Divide by the root of the sum of all squared gradients. Duchi, Hazan & Singer 2011."""
     xp = namespace(w)
@@ -77,6 +82,7 @@ def adagrad_(w, g, total, t, lr, lr_decay, eps, weight_decay):
     w -= step
 
 
+@on_pieces
 def adam_(w, g, m, v, v_max, t, lr, beta1, beta2, eps, weight_decay, decoupled):
     """Adam: steps of the mean gradient over its root mean square. Kingma & Ba 2015, Algorithm 1.
 

@@ -252,7 +252,7 @@ class Detective(Watcher):
                 story(f"{name}.step: a gradient of {g.size} values is not finite", place)
             )
         update(kernels, *args)
-        if holds(w):
+        if any(map(holds, w if isinstance(w, list) else [w])):
             raise FloatingPointError(
                 story(
                     f"{name}.step: made weights that are not finite of finite gradients",

@@ -24,10 +24,10 @@ def moved(result, args, in_place):
 
     in_place: the results are among the arguments; all but the second, the gradient, are written too.
     """
-    taken = [a.nbytes for a in arrays(args)]
+    taken = sum(a.nbytes for a in arrays(args))
     if in_place:
-        return 2 * sum(taken) - (taken[1] if len(taken) > 1 else 0)
-    return sum(taken) + sum(a.nbytes for a in arrays(result))
+        return 2 * taken - sum(a.nbytes for a in arrays(args[1:2]))
+    return taken + sum(a.nbytes for a in arrays(result))
 
 
 def arrays(value):
@@ -70,13 +70,7 @@ FLOPS = {
     "matmul": lambda y, a, b: 2 * y.size * a.shape[-1],
     "linear": lambda y, x, w, b: 2 * y.size * x.shape[-1] + (0 if b is None else y.size),
     "linear_activation": lambda y, x, w, b, activation: y.size * (2 * x.shape[-1] + 2),
-    # forward two products and the activation, backward four products and its slope
-    "feed_forward": lambda y, x, w1, b1, w2, b2, activation: (
-        len(x) * (2 * (w1.size + w2.size) + len(w2) + len(w1) * (2 if activation == "relu" else 6))
-    ),
-    "feed_forward_grad": lambda gx, g, x, w1, w2, activation, saved: (
-        len(x) * (4 * (w1.size + w2.size) + len(w1) * (2 if activation == "relu" else 11))
-    ),
+    "linear_grad": lambda gw, g, x: 2 * g.size * x.shape[-1] + g.size,
     "conv2d": lambda y, x, w, *options: convolution(y, w.shape),
     "conv2d_grad_x": lambda gx, g, w, *options: convolution(g, w.shape),
     "conv2d_grad_w": lambda gw, g, x, shape, *options: convolution(g, shape),
@@ -84,7 +78,6 @@ FLOPS = {
     "max_pool2d": lambda y, x, kernel, *options: y.size * (math.prod(kernel) - 1),
     "relu_max_pool2d": lambda y, x, kernel, *options: y.size * math.prod(kernel),
     "max_pool2d_grad": each(1),
-    "relu_max_pool2d_grad_b": lambda gb, g, *options: g.size,
     "relu": each(1),
     "relu_grad": each(1),
     "sigmoid": each(3),
@@ -104,6 +97,8 @@ FLOPS = {
     "cross_entropy_grad": lambda gx, g, logp, *options: 3 * logp.size,
     "bce_with_logits": each(7),
     "bce_with_logits_grad": each(5),
+    "bce_with_logits_mean": lambda y, x, t: 8 * x.size,
+    "bce_with_logits_mean_grad": lambda gx, g, x, t: 5 * x.size,
     # mean 1, centring 1, variance 2, scaling 1, weight and bias 2
     "layer_norm": each(7),
     "layer_norm_grad": each(12),
@@ -124,8 +119,8 @@ FLOPS = {
     "gru": recurrent(lambda a: (a[0], a[2], a[3]), 1, 5),
     "gru_grad": recurrent(lambda a: (a[1], a[2], a[3]), 2, 7),
     # 3 for the mean, 4 for the mean of squares, 5 for the weight
-    "adam_": each(12),
-    "sgd_": lambda _, w, g, buffer, *options: w.size * (2 if buffer is None else 4),
+    "adam_": lambda _, w, g, *options: 12 * g.size,
+    "sgd_": lambda _, w, g, buffer, *options: g.size * (2 if buffer is None else 4),
     "rmsprop_": each(8),
     "adagrad_": each(6),
 }

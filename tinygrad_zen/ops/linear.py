@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..autograd import once, op
+from ..autograd import once, op, together
 from .shape import expand
 
 
@@ -49,19 +49,16 @@ def matmul(be, x, y):
 @op
 def linear(be, x, w, b=None):
     """A dense layer, x @ w.T + b: (..., I), (O, I), (O,) -> (..., O)."""
-    check_linear("linear", x, w, b)
+    _check_linear("linear", x, w, b)
     k = be.kernels
-    return k.linear(x, w, b), (
-        lambda g: k.matmul(g, w),
-        lambda g: _grad_w(k, g, x),
-        _grad_b,
-    )
+    grad_w, grad_b = together(lambda g: k.linear_grad(g, x))
+    return k.linear(x, w, b), (lambda g: k.matmul(g, w), grad_w, grad_b)
 
 
 @op
 def linear_activation(be, x, w, b=None, *, activation):
     """relu, sigmoid or tanh of linear(x, w, b): (..., I), (O, I), (O,) -> (..., O)."""
-    check_linear("linear_activation", x, w, b)
+    _check_linear("linear_activation", x, w, b)
     if activation not in ("relu", "sigmoid", "tanh"):
         raise ValueError(
             f"linear_activation: activation must be relu, sigmoid or tanh; got {activation!r}"
@@ -70,32 +67,17 @@ def linear_activation(be, x, w, b=None, *, activation):
     y = k.linear_activation(x, w, b, activation)
     activation_grad = getattr(k, f"{activation}_grad")
     inside = once(lambda g: activation_grad(g, y))
-    return y, (
-        lambda g: k.matmul(inside(g), w),
-        lambda g: _grad_w(k, inside(g), x),
-        lambda g: _grad_b(inside(g)),
-    )
+    grad_w, grad_b = together(lambda g: k.linear_grad(inside(g), x))
+    return y, (lambda g: k.matmul(inside(g), w), grad_w, grad_b)
 
 
-def check_linear(name, x, w, b):
-    """Raise ValueError unless x, weights and bias fit each other."""
+def _check_linear(name, x, w, b):
     if w.ndim != 2 or x.ndim == 0 or x.shape[-1] != w.shape[1]:
         raise ValueError(
             f"{name}: x (..., I) and w (O, I) must share I; got {x.shape} and {w.shape}"
         )
     if b is not None and b.shape != w.shape[:1]:
         raise ValueError(f"{name}: w (O, I) and b (O,) must share O; got {w.shape} and {b.shape}")
-
-
-def _grad_w(k, g, x):
-    """The gradient of linear for w: (..., O), (..., I) -> (O, I)."""
-    if g.ndim == 2:
-        return k.matmul(g.T, x)
-    return k.matmul(g.reshape((-1, g.shape[-1])).T, x.reshape((-1, x.shape[-1])))
-
-
-def _grad_b(g):
-    return g.sum(axis=0) if g.ndim == 2 else g.reshape((-1, g.shape[-1])).sum(axis=0)
 
 
 def einsum(subscripts, *operands):

@@ -33,13 +33,15 @@ def _reduce(be, name, losses, target, reduction, total=None):
         out, spread = losses.sum() / n, lambda g: g / n
     else:
         raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
-    # a look at one number costs nothing where it needs no transfer; only a NaN pays for the search
-    if be.xp is np and reduction != "none" and out != out:
-        _find_nan(name, target)
+    if reduction != "none":
+        _find_nan(be, name, out, target)
     return out, spread
 
 
-def _find_nan(name, target):
+def _find_nan(be, name, out, target):
+    """Raise if the loss is NaN because the target is: a look at one number, where it needs no transfer."""
+    if be.xp is not np or out == out:
+        return
     if target.dtype.kind == "f" and np.isnan(target).any():
         where = tuple(int(i) for i in np.argwhere(np.isnan(target))[0])
         raise ValueError(
@@ -118,8 +120,15 @@ def binary_cross_entropy_with_logits(be, x, t, *, reduction="mean", pos_weight=N
     name = "binary_cross_entropy_with_logits"
     _check_same_shape(name, x, t)
     k = be.kernels
-    losses = k.bce_with_logits(x, t)
     extra = 0.0 if pos_weight is None else pos_weight - 1
+    if reduction == "mean" and not extra and x.size > 0:
+        mean = k.bce_with_logits_mean(x, t)
+        _find_nan(be, name, mean, t)
+        return mean, (
+            lambda g: k.bce_with_logits_mean_grad(g, x, t),
+            lambda g: g * (-1 / x.size) * x,
+        )
+    losses = k.bce_with_logits(x, t)
     if extra:  # t log(sigmoid(x)) once more for each part of the weight above 1
         losses = losses + extra * t * k.softplus(-x, 1.0)
     out, spread = _reduce(be, name, losses, t, reduction)

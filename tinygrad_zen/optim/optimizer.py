@@ -6,6 +6,7 @@ A rule says two things: which arrays it keeps for a parameter, and which kernel 
 import functools
 import math
 from collections import Counter
+from operator import is_not
 
 import numpy as np
 
@@ -238,11 +239,10 @@ class Optimizer:
 
 
 class _Bucket:
-    """Parameters that one kernel call updates: a large one in place, or small ones packed.
+    """Parameters that one kernel call updates: a large one, or small ones together.
 
-    Packing copies weights and gradients into one array each and the new weights back. The parameters
-    keep their own arrays, so whatever else looks at those sees every step. Only the state lies
-    packed for good; what Optimizer.state holds are views of it.
+    The parameters keep their own arrays, so whatever else looks at those sees every step. Gradients are
+    copied into one array, and the state lies in one: what Optimizer.state holds are views of it.
     """
 
     def __init__(self, members, names):
@@ -253,19 +253,20 @@ class _Bucket:
         for kept in self.states:
             for name in names:
                 kept[name] = _as_array(kept[name], backend, dtype)
+        self.pieces = None
         if len(members) == 1:
-            self.pieces = None
             self.arrays = {name: self.states[0][name] for name in names}
             return
-        size = sum(p.size for p in self.params)
-        self.packed = backend.xp.empty(2 * size, dtype)
-        self.w, self.g = self.packed[:size], self.packed[size:]
-        self.pieces = self._cut(self.w)
+        self.pieces = _Pieces(p.data for p in self.params)
+        self.gradients = [None] * len(members)
+        self.g = backend.xp.empty(sum(p.size for p in self.params), dtype)
         self.arrays = {}
         for name in names:
             flat = backend.xp.concatenate([kept[name] for kept in self.states], axis=None)
-            for kept, piece in zip(self.states, self._cut(flat), strict=True):
-                kept[name] = piece
+            first = 0
+            for p, kept in zip(self.params, self.states, strict=True):
+                kept[name] = flat[first : first + p.size].reshape(p.shape)
+                first += p.size
             self.arrays[name] = flat
 
     def step(self, update, group):
@@ -279,20 +280,25 @@ class _Bucket:
             (p,) = self.params
             update(kernels, p.data, p.grad.data, self.arrays, t, group)
             return
-        both = [p.data for p in self.params]
-        both += [p.grad.data for p in self.params]
-        self.backend.xp.concatenate(both, axis=None, out=self.packed)
-        update(kernels, self.w, self.g, self.arrays, t, group)
-        for p, piece in zip(self.params, self.pieces, strict=True):
-            p.data[...] = piece
-
-    def _cut(self, flat):
-        """Views of a packed array in the shapes of the parameters."""
-        pieces, start = [], 0
+        weights, gradients = [], []
         for p in self.params:
-            pieces.append(flat[start : start + p.size].reshape(p.shape))
-            start += p.size
-        return pieces
+            weights.append(p.data)
+            gradients.append(p.grad.data)
+        if any(map(is_not, weights, self.pieces)):  # as after net.to("float64")
+            self.pieces = _Pieces(weights)
+        if any(map(is_not, gradients, self.gradients)):
+            self.gradients = gradients
+            self.backend.xp.concatenate(gradients, axis=None, out=self.g)
+            gradients = self.g
+        else:  # the very arrays of the last step, as in a captured one: they are taken where they lie
+            gradients = self.gradients
+        update(kernels, self.pieces, gradients, self.arrays, t, group)
+
+
+class _Pieces(list):
+    """The arrays of a bucket's weights; a kernel may keep in `places` where they lie."""
+
+    places = None
 
 
 def _as_array(array, backend, dtype):

@@ -118,7 +118,10 @@ class Recorder(Watcher):
             return call(function, plain(args))
         self.trace.note_tables(args, sys._getframe(2))
         run = _Compiled(function, call)
-        return self.trace.compiled(run, args, lambda args: self._kernels.direct(function, args))
+        written = self._kernels.written(function, args)
+        return self.trace.compiled(
+            run, args, written, lambda args: self._kernels.direct(function, args)
+        )
 
     # what the engine calls
 

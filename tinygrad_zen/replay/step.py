@@ -179,10 +179,6 @@ class Replay:
         changed = self.surroundings.changed() or self._engine_changed()
         if changed:
             raise ValueError(f"capture: {changed}; step.reset() has the next call recorded anew")
-        if recording.on is not self._recording:
-            raise ValueError(
-                "capture: the step was recorded with gradients on, or off; now they are not"
-            )
         if (len(args), tuple(options)) != self._keys:
             raise ValueError(
                 f"capture: the step was recorded with {self._keys[0]} arguments and {self._keys[1]}; got "
@@ -209,7 +205,7 @@ class Replay:
                     f"{_describe(value)}; run this one with step.function(...), or capture a step for "
                     "this shape as well"
                 )
-            np.copyto(buffer, array)
+            buffer[...] = array
         for leaf, before in self._looked_at:
             if (leaf.grad is None) is not (before is None):
                 words = "there was none" if before is None else "there was one"
@@ -238,7 +234,7 @@ class Replay:
     def run(self):
         """Replay; returns what the step returns."""
         for copy, array in self._undo:
-            np.copyto(copy, array)
+            copy[...] = array
         if self._draws_first:
             self._generator_state = default_generator().bit_generator.state
         for function, args in self.calls:

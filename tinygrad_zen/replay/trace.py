@@ -236,10 +236,10 @@ class Trace:
         roots = [id(root(array)) for array in arrays_in(value)]
         return all(key in self._fixed or key in self.tables for key in roots)
 
-    def compiled(self, function, args, entry):
-        """A compiled function that may write into any of its arrays; entry: how to call it directly."""
+    def compiled(self, function, args, written, entry):
+        """A compiled function. written: what it may write into; entry: how to call it directly."""
         args = plain(args)
-        arrays = list(arrays_in(args))
+        arrays = list(arrays_in(written))
         self.touch(arrays)
         result = self.run(function, args, {})
         direct = entry(args)

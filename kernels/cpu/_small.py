@@ -1,0 +1,152 @@
+"""Dense layers whose numbers all fit into the nearest cache: one compiled function for each direction.
+
+There a product takes less time than the calls around it, so bias and activation are part of it, and the
+gradients of weights and bias come together.
+"""
+
+import numpy as np
+from numba import njit
+
+from . import _scalars
+from ._compiled import COMPILED, INNER, REORDERED, reading
+from ._product import pack
+from ._tile import ROWS, SHORT, VECTORS, any_tile_from, turn_square
+from ._vectors import VECTOR_BYTES
+
+SINGLE = np.dtype("float32")
+SMALL = 1 << 15  # multiply-adds: up to here BLAS takes longer to begin than to compute
+NARROW = 8  # rows or columns that are too few for panels
+LANES = VECTOR_BYTES // SINGLE.itemsize
+COLUMNS = VECTORS * LANES
+
+ACTIVATIONS = ("relu", "sigmoid", "tanh")
+NO_ACTIVATION = -1
+
+
+def is_small(x, y, multiply_adds):
+    """Whether a product of x (M, K) and y, (K, N) or (N, K), is one for this file: both dense."""
+    return (
+        0 < multiply_adds <= SMALL
+        and x.dtype is SINGLE
+        and y.dtype is SINGLE
+        and x.ndim == 2
+        and y.ndim == 2
+        and x.flags.carray
+        and y.flags.carray
+    )
+
+
+@reading("x", "y")
+@njit(**COMPILED)
+def multiply(x, y, out):
+    """out (M, N) = x (M, K) @ y (K, N)."""
+    _product(x, x.shape[1], 1, y, x[0, :0], out)
+
+
+@reading("x", "w", "b")
+@njit(**COMPILED)
+def dense_layer(x, w, b, activation, y):
+    """y (N, O) = the activation of x (N, I) @ w (O, I).T + b (O,)."""
+    if min(y.shape) < NARROW:  # where turning w would take longer than the product
+        for r in range(len(x)):
+            for o in range(len(w)):
+                y[r, o] = _dot(x[r], w[o]) + b[o]
+    else:
+        _product(x, x.shape[1], 1, w.T, b, y)
+    if activation != NO_ACTIVATION:
+        activate(y.reshape(-1), activation)
+
+
+@reading("g", "x")
+@njit(**COMPILED)
+def dense_layer_grad(g, x, gw, gb):
+    """gw (O, I) = g (N, O).T @ x (N, I), and gb (O,) the sum of the rows of g."""
+    n_out, n_in = gw.shape
+    gb[:] = 0
+    for r in range(len(g)):
+        for o in range(n_out):
+            gb[o] += g[r, o]
+    if n_in >= n_out:
+        _product(g, 1, n_out, x, gb[:0], gw)
+    else:  # the wider of both as columns
+        turned = np.empty(((n_in + LANES - 1) // LANES * LANES, n_out), gw.dtype)
+        _product(x, 1, n_in, g, gb[:0], turned[:n_in])
+        _turn(turned, gw)
+
+
+@njit(**INNER)
+def activate(y, activation):
+    """y = an activation of y, all numbers in a row."""
+    zero = y.dtype.type(0)
+    if activation == 0:
+        for i in range(y.size):
+            y[i] = zero if y[i] <= zero else y[i]
+    elif activation == 1:
+        for i in range(y.size):
+            y[i] = _scalars.sigmoid(y[i])
+    else:
+        for i in range(y.size):
+            y[i] = _scalars.tanh(y[i])
+
+
+@njit(**INNER)
+def _product(x, row, step, y, b, out):
+    """out (M, N) = b + a product whose left side has rows, and the numbers in them, so far apart in x.
+
+    b (N,), or of no elements. As product_of_rows, without what that does for its size.
+    """
+    n_rows, n_columns = out.shape
+    depth, n_tiles = len(y), (n_rows + ROWS - 1) // ROWS
+    panels = np.empty(((n_columns + COLUMNS - 1) // COLUMNS, depth, COLUMNS), x.dtype)
+    pack(y, panels)
+    start = np.zeros(panels.shape[0] * COLUMNS, x.dtype)
+    start[: b.size] = b
+    x_rows, out_rows = np.empty(n_tiles * ROWS, np.int64), np.empty(n_tiles * ROWS, np.int64)
+    for r in range(x_rows.size):  # a tile that hangs over repeats the last row
+        x_rows[r] = min(r, n_rows - 1) * row
+        out_rows[r] = min(r, n_rows - 1) * n_columns
+    one_run = np.zeros(1, np.int64)
+    whole = n_columns // COLUMNS
+    for panel in range(whole):
+        left, at = panel * COLUMNS, panel * depth * COLUMNS
+        for first in range(0, n_rows, ROWS):
+            any_tile_from(n_rows - first > SHORT, start, left, out, out_rows, left, x, x_rows, 0, first,
+                          one_run, 1, depth, step, panels, at, COLUMNS)  # fmt: skip
+    if whole < len(panels):  # what hangs over the right edge is computed aside
+        left, at = whole * COLUMNS, whole * depth * COLUMNS
+        edge = np.empty((n_tiles * ROWS, COLUMNS), x.dtype)
+        for r in range(x_rows.size):
+            out_rows[r] = r * COLUMNS
+        for first in range(0, n_rows, ROWS):
+            any_tile_from(n_rows - first > SHORT, start, left, edge, out_rows, 0, x, x_rows, 0, first,
+                          one_run, 1, depth, step, panels, at, COLUMNS)  # fmt: skip
+        for r in range(n_rows):
+            for c in range(left, n_columns):
+                out[r, c] = edge[r, c - left]
+
+
+@njit(**INNER)
+def _turn(x, out):
+    """out (M, N) = x (N or more, M).T, for x with a multiple of LANES rows.
+
+    In squares through registers, whose rows may go beyond those of out: what they put there, at the
+    beginning of the next row, is overwritten by the next. Where there is none, number by number.
+    """
+    n_rows, n_columns = out.shape
+    last = (n_columns - 1) // LANES * LANES
+    rest = 0
+    while (rest + LANES - 1) * n_columns + last + LANES <= out.size:
+        for left in range(last, -1, -LANES):
+            turn_square(out, rest * n_columns + left, n_columns, x, left * n_rows + rest, n_rows)
+        rest += LANES
+    for r in range(rest, n_rows):
+        for c in range(n_columns):
+            out[r, c] = x[c, r]
+
+
+@njit(**REORDERED)
+def _dot(x, y):
+    total = x.dtype.type(0)
+    for i in range(x.size):
+        total += x[i] * y[i]
+    return total
