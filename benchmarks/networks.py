@@ -129,9 +129,9 @@ def build(nn, network):
     return Recurrent()
 
 
-def batch(network):
+def batch(network, seed=0):
     """A batch: (inputs, targets), float32, and int64 for classes and words."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     shape = (network.batch, *network.sample)
     if network.kind == "lstm":
         x = rng.integers(0, WORDS, shape)

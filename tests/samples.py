@@ -173,6 +173,9 @@ TORCH = {
     "embedding": lambda index, w, **options: F.embedding(index, w, **options),
     "matmul": lambda x, y: x @ y,
     "linear": lambda x, w, b=None: F.linear(x, w, b),
+    "feed_forward": lambda x, w1, b1, w2, b2, activation="gelu": F.linear(
+        getattr(F, activation)(F.linear(x, w1, b1)), w2, b2
+    ),
     "linear_activation": lambda *xs, activation: getattr(torch, activation)(F.linear(*xs)),
     "einsum": lambda spec, *xs: torch.einsum(spec, *xs),
     "relu": lambda x: x.relu(),

@@ -304,6 +304,70 @@ def test_scaling_from_end_to_end(tmp_path, monkeypatch):
     assert (net.batch, [l[1:3] for l in net.layers if l[0] == "Conv2d"]) == (16, [(3, 8), (8, 8)])
 
 
+# accuracy.py
+
+
+def test_accuracy_from_end_to_end(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("numba")
+    options = (
+        "--nets",
+        "tabular",
+        "--recipes",
+        "binary",
+        "--seeds",
+        0,
+        1,
+        "--keep",
+        "--to",
+        tmp_path,
+    )
+    done = run("accuracy.py", "--quick", *options)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    results, text = kept(tmp_path, "accuracy")
+    found = results["nets"]["tabular"]
+    assert {"numpy", "numba"} <= set(found) and "| 10-64-1 sigmoid network | numba |" in text
+    assert all(1e-9 < e < 2e-6 for errors in found.values() for e in errors["whole"])
+    reached = results["recipes"]["binary"]["accuracy"]
+    assert min(min(seeds) for seeds in reached.values()) > 0.8
+    assert [len(seeds) for seeds in reached.values()] == [2, 2]
+
+
+def test_errors_of_gradients(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    accuracy = load("accuracy", monkeypatch)
+    exact = {"w": np.array([3.0, 4.0]), "b": np.array([1e-15])}  # b is nothing but rounding
+    found = {"w": np.float32([3.0, 4.5]), "b": np.float32([0.0])}
+    assert accuracy.errors(found, exact) == (pytest.approx(0.1), pytest.approx(0.125))
+    if accuracy.has_torch():  # and wrong gradients are not shown as rounding
+        net = accuracy.networks.find("tabular")
+        right = accuracy.ours
+        monkeypatch.setattr(
+            accuracy, "ours", lambda *a: {n: 1.001 * g for n, g in right(*a).items()}
+        )
+        with pytest.raises(
+            SystemExit, match="tabular: PyTorch's float64 differs from ours by 1.0e-03"
+        ):
+            accuracy.measure(net, 1)
+
+
+# profiles.py
+
+
+def test_profiles_from_end_to_end(tmp_path):
+    pytest.importorskip("matplotlib")
+    options = "--nets", "tabular", "stack-1-8", "--steps", 2, "--keep", "--to", tmp_path
+    done = run("profiles.py", *options)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    results, text = kept(tmp_path, "profiles")
+    for found in results["nets"].values():
+        assert 0 < sum(found["ops"].values()) <= found["seconds"]
+        assert found["table"] in text and "Adam.step" in found["ops"]
+    assert [n for n, f in results["nets"].items() if any("conv2d" in o for o in f["ops"])] == [
+        "stack-1-8"
+    ]
+
+
 # proof.py
 
 

@@ -29,7 +29,7 @@ class Kernel:
     """A kernel that records for which types it is compiled."""
 
     def __init__(self):
-        self.compiled = []
+        self.compiled, self.py_func, self.targetoptions = [], lambda x: None, {}
 
     def typeof_pyval(self, arg):
         return arg if isinstance(arg, OnCard) else type(arg)
@@ -61,7 +61,10 @@ def launches(monkeypatch):
     )
     cuda = types.SimpleNamespace(
         driver=driver,
-        device=types.SimpleNamespace(get_device_id=lambda: 0),
+        device=types.SimpleNamespace(
+            get_device_id=lambda: 0,
+            Device=lambda: types.SimpleNamespace(compute_capability="90"),
+        ),
         get_current_stream=lambda: types.SimpleNamespace(ptr=99),
     )
     monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda))

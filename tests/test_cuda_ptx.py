@@ -24,7 +24,7 @@ from numba import cuda as numba_cuda
 from numba import typeof, types
 from numba.cuda.cudadrv.error import CCSupportError
 
-from tinygrad_zen.kernels.cuda import _card, _device
+from tinygrad_zen.kernels.cuda import _card, _device, _kept
 
 # CUDA 13 begins at compute capability 7.5 (Turing); its compiler refuses 7.0 (Volta), which needs the
 # libraries of CUDA 12: numba-cuda[cu12].
@@ -93,6 +93,11 @@ def test_the_calls_reach_every_kernel():
     source = "".join(path.read_text() for path in folder.glob("[!_]*.py"))
     named = {name.strip("_") for name in re.findall(r"@jit(?:\(.*\))?\s+def (\w+)\(", source)}
     assert len(named) > 30 and not named - {name.split("-")[0] for name in KERNELS}
+
+
+def test_machine_code_of_every_kernel_is_kept_under_a_name_of_its_own():
+    names = {_kept.name(kernel, signature, "90") for kernel, signature in KERNELS.values()}
+    assert len(names) == len(KERNELS)
 
 
 def test_volta_needs_the_libraries_of_cuda_12():

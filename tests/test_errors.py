@@ -319,6 +319,17 @@ ERRORS = [
         "linear_activation: activation must be relu, sigmoid or tanh; got 'step'",
     ),
     (
+        lambda: ops.feed_forward(x(2, 3), x(5, 3), x(5), x(4, 6), x(4)),
+        ValueError,
+        "feed_forward: w1 (H, I) and w2 (O, H) must share H, w2 and b2 (O,) share O; got (5, 3), "
+        "(4, 6) and (4,)",
+    ),
+    (
+        lambda: ops.feed_forward(x(2, 3), x(5, 3), x(5), x(4, 5), x(4), activation="tanh"),
+        ValueError,
+        "feed_forward: activation must be relu or gelu; got 'tanh'",
+    ),
+    (
         lambda: ops.einsum("ij,jk", x(2, 3)),
         ValueError,
         "einsum: 'ij,jk' names 2 operands; got 1",

@@ -1068,3 +1068,33 @@ def test_a_sequential_fuses_linear_with_its_activation(activation, bias):
     assert y.node.name == "linear_activation"
     np.testing.assert_allclose(y.numpy(), activation(net[0](x)).numpy(), rtol=1e-6)
     assert nn.Sequential(net[0], nn.SiLU())(x).node.name == "silu"
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_transformer_layer_computes_its_dense_network_as_one_op(activation):
+    def outcome(layer):
+        layer.zero_grad()
+        y = layer.dense(x)
+        (y * y).sum().backward()
+        return [
+            y.node.name,
+            y.numpy(),
+            *(p.grad.numpy() for p in layer.parameters() if p.grad is not None),
+        ]
+
+    x = tz.tensor(np.random.default_rng(0).standard_normal((2, 5, 8)), dtype="float64")
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, activation=activation).to("float64")
+    assert outcome(layer)[0] == "linear"  # dropout stands between
+    name, *fused = outcome(layer.eval())
+    assert name == "feed_forward" and len(fused) == 5
+    for part in (layer.linear1, layer.linear2, layer.dropout):
+        remove = part.register_forward_hook(lambda module, args, out: None)
+        name, *plain = outcome(layer)
+        assert name == "linear"  # what a hook looks at must exist
+        remove()
+        for a, b in zip(fused, plain, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+    others = {"bias": False}, {"activation": nn.functional.silu}
+    for options in others:
+        layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, **options).to("float64")
+        assert layer.dense(x).node.name == "linear"

@@ -46,6 +46,7 @@ from .attention import attention, attention_grad
 from .conv import CONV2DS as _CONV2DS
 from .conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from .embedding import embedding_grad
+from .feed_forward import feed_forward, feed_forward_grad
 from .index import gather_grad, getitem_grad
 from .linear import MATMULS as _MATMULS
 from .linear import linear, linear_activation, linear_grad, matmul
@@ -61,7 +62,7 @@ from .normalize import batch_norm, batch_norm_grad, layer_norm, layer_norm_grad
 from .optim import ADAMS as _ADAMS
 from .optim import adam_, sgd_
 from .pool import MAX_POOL2DS as _MAX_POOL2DS
-from .pool import max_pool2d, max_pool2d_grad, relu_max_pool2d
+from .pool import max_pool2d, max_pool2d_grad, relu_max_pool2d, relu_max_pool2d_grad_b
 from .recurrent import gru, gru_grad, lstm, lstm_grad, rnn, rnn_grad
 
 # Kernels that exist as ladders, slowest rung first.

@@ -74,6 +74,13 @@ def empty(shape, dtype):
     return blocks[i][starts[i] : starts[i] + size].view(dtype).reshape(shape)
 
 
+def zeros(shape, dtype):
+    """As np.zeros, in memory that an earlier array of that size has left."""
+    out = empty(shape, dtype)
+    out.fill(0)
+    return out
+
+
 def empty_like(x):
     """As np.empty_like for a dense array: in the shape, dtype and memory order of x."""
     if x.nbytes < LARGE:

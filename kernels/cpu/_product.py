@@ -154,7 +154,7 @@ def _block(tiles, x, x_rows, step, panels, depth, start, go_on, out):
         right = min(width, n_columns - left)
         whole = right == width
         for tile in range(len(tiles)):
-            first, end, tall = tiles[tile]
+            first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
             row = first - before
             if panel == 0 and step != 1:
                 if tile == 0:

@@ -41,7 +41,7 @@ def columns(dtype):
 
 
 def _tiles(height):
-    """tile_from and tile_add for tiles of so many rows."""
+    """tile_from, tile_add and tile_add_transposed for tiles of so many rows."""
 
     @intrinsic
     def tile_from(
@@ -87,7 +87,40 @@ def _tiles(height):
 
         return signature, write
 
-    return tile_from, tile_add
+    @intrinsic
+    def tile_add_transposed(
+        typingctx, out, out_at, out_row, a, a_at, a_stride, b, b_at, b_stride, length
+    ):
+        """out tile += a tile of a.T @ b. Row m of the tile, for m = 0 .. height - 1, is
+
+            out[out_at + m * out_row + (0 .. COLUMNS)] += sum over k < length of
+                a[a_at + k * a_stride + m] * b[b_at + k * b_stride + (0 .. COLUMNS)]
+
+        No table says where the numbers of a lie: side by side they need one address, not one each, and
+        there are fewer registers for addresses than rows.
+        """
+        at = types.intp
+        signature = types.void(out, at, at, a, at, at, b, at, at, at)
+
+        def write(context, builder, signature, args):
+            args = pointers(context, builder, signature, args)
+            out, out_at, out_row, a, a_at, a_stride, b, b_at, b_stride, length = args
+            v = Vectors(builder, signature.args[0].dtype)
+            a, b, out = v.at(a, a_at), v.at(b, b_at), v.at(out, out_at)
+            out = [v.at(out, v.times(out_row, m)) for m in range(height)]
+
+            def one_step(k, tile):
+                row = v.at(a, builder.mul(k, a_stride))
+                numbers = [v.at(row, k.type(m)) for m in range(height)]
+                return _outer_product(v, numbers, v.at(b, builder.mul(k, b_stride)), tile)
+
+            tile = [v.load(row, i) for row in out for i in range(VECTORS)]
+            _store_tile(v, repeat(builder, length, tile, one_step), out)
+            return context.get_dummy_value()
+
+        return signature, write
+
+    return tile_from, tile_add, tile_add_transposed
 
 
 @functools.cache
@@ -111,8 +144,8 @@ def tile_cover(n):
     )
 
 
-tile_from, tile_add = _tiles(ROWS)
-short_tile_from, short_tile_add = _tiles(SHORT)
+tile_from, tile_add, tile_add_transposed = _tiles(ROWS)
+short_tile_from, short_tile_add, short_tile_add_transposed = _tiles(SHORT)
 
 
 @njit(**INLINED)
@@ -141,6 +174,19 @@ def any_tile_add(
     else:
         short_tile_add(out, out_rows, out_at, a, a_rows, a_at, first,
                        runs, n_runs, length, step, b, b_at, b_stride)  # fmt: skip
+
+
+@njit(**INLINED)
+def any_tile_add_transposed(
+    tall, out, out_at, out_row, a, a_at, a_stride, b, b_at, b_stride, length
+):
+    """tile_add_transposed with ROWS rows if tall, else with SHORT."""
+    if tall:
+        tile_add_transposed(out, out_at, out_row, a, a_at, a_stride, b, b_at, b_stride, length)
+    else:
+        short_tile_add_transposed(
+            out, out_at, out_row, a, a_at, a_stride, b, b_at, b_stride, length
+        )
 
 
 @intrinsic
@@ -208,9 +254,13 @@ def _write_tile(v, height, args, start=None):
             v.fetch(row, i, write=True)
     sources = out if start is None else [start] * height
     tile = [v.load(row, i) for row in sources for i in range(VECTORS)]
-    tile = repeat(builder, n_runs, tile, one_run)
+    _store_tile(v, repeat(builder, n_runs, tile, one_run), out)
+
+
+def _store_tile(v, tile, rows):
+    """Write the accumulators to the rows of a tile."""
     for i, total in enumerate(tile):
-        v.store(total, out[i // VECTORS], i % VECTORS)
+        v.store(total, rows[i // VECTORS], i % VECTORS)
 
 
 def _outer_product(v, a_rows, b, tile):

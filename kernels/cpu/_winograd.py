@@ -1,35 +1,72 @@
-"""Winograd's convolution F(2x2, 3x3): four outputs of a 3 x 3 filter for 16 multiplications, not 36.
+"""Winograd's convolution F(m x m, 3 x 3): m^2 outputs of a 3 x 3 filter for (m + 2)^2 multiplications.
 
-In one dimension: two outputs of a filter w of three taps, from four inputs d, are
+In one dimension, two outputs of a filter w of three taps, from four inputs d, take four
+multiplications instead of six (m = 2):
 
-    y0 = d0 w0 + d1 w1 + d2 w2        m0 = (d0 - d2) w0                    y0 = m0 + m1 + m2
-    y1 = d1 w0 + d2 w1 + d3 w2        m1 = (d1 + d2) (w0 + w1 + w2) / 2    y1 = m1 - m2 - m3
+    y0 = d0 w0 + d1 w1 + d2 w2        m0 = (d2 - d0) -w0                   y0 = m0 + m1 + m2
+    y1 = d1 w0 + d2 w1 + d3 w2        m1 = (d1 + d2) (w0 + w1 + w2) / 2    y1 = m1 - m2 + m3
                                       m2 = (d2 - d1) (w0 - w1 + w2) / 2
-                                      m3 = (d1 - d3) w2
+                                      m3 = (d3 - d1) w2
 
-six multiplications, or four: y = A.T @ ((G @ w) * (B.T @ d)) with the matrices below. In an image the
-same is done down the columns and along the rows of a tile. B and A only add and subtract, and G @ w
-is computed once for all images. What is left is the product in the middle, at each of the 16 places
-of a tile; summed over channels, it is a product of matrices, (tiles, channels) @ (channels, filters).
+in matrices: y = A.T @ ((G @ w) * (B.T @ d)). Why: the gradient of this for d is the product of two
+polynomials, with the coefficients y and w. A and G evaluate both at m + 1 points and at infinity; there
+the values are multiplied; and B finds the polynomial that has them. In an image the same is done down
+the columns and along the rows of a tile of (m + 2)^2 pixels, and G @ w @ G.T is computed once for all
+images. What is left is the product in the middle, at each of the (m + 2)^2 places of a tile; summed
+over channels, it is a product of matrices, (tiles, channels) @ (channels, filters).
 
-The gradients take the same steps backwards, each transposed. Errors are as small as those of adding
-up directly; larger tiles would save more, and lose digits. Lavin & Gray 2015.
+The gradients take the same steps backwards, each transposed. Tiles of m = 4 take 2.25 multiplications
+an output instead of 4 (and of 9 without Winograd), but errors grow: see conv.winograd. Their points have
+the smallest errors among 0, -a, a, -b, b for multiples of 1/16; with the usual 0, -1, 1, -2, 2 errors are
+two to four times as large. Lavin & Gray 2015; on points, Barabasz et al. 2020.
 """
 
 import numpy as np
-from numba import njit, prange, types
-from numba.extending import intrinsic
+from numba import njit, prange
 
-from ._arrays import dense
+from ._arrays import empty
 from ._compiled import COMPILED, INNER, threaded
-from ._tile import ROWS, VECTORS, tile_add, tile_from
-from ._vectors import VECTOR_BYTES, Vectors, pointers, repeat
+from ._tile import ROWS, SHORT, VECTORS, any_tile_add_transposed, any_tile_from, tile_cover
+from ._transform import transform
+from ._vectors import VECTOR_BYTES, part
 
-B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]).T
-# G = [[1, 0, 0], [1/2, 1/2, 1/2], [1/2, -1/2, 1/2], [0, 0, 1]]
-A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]]).T
-PLACES = 16
+POINTS = {2: (0, 1, -1), 4: (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)}
 TILE_BYTES = VECTORS * VECTOR_BYTES
+
+
+def _matrices(outputs, points):
+    """A (m + 2, m), B (m + 2, m + 2) and G (m + 2, 3)."""
+    points = np.array(points, float)
+    infinity = len(points)
+
+    def evaluate(n):  # polynomials of n coefficients; at infinity the last of them is left
+        return np.vstack([np.vander(points, n, increasing=True), np.eye(n)[-1]])
+
+    G, B = evaluate(3), np.zeros((infinity + 1, infinity + 1))
+    for i, point in enumerate(points):  # a polynomial that is 0 at all points but one
+        others = np.delete(points, i)
+        B[:infinity, i] = np.poly(others)[::-1]
+        G[i] /= np.prod(point - others)
+    B[:, infinity] = np.poly(points)[::-1]
+    return evaluate(outputs), B, G
+
+
+A, B, G = (
+    dict(zip(POINTS, matrices, strict=True))
+    for matrices in zip(*(_matrices(m, points) for m, points in POINTS.items()), strict=True)
+)
+
+
+def _transposed(matrices):
+    return {m: matrix.T for m, matrix in matrices.items()}
+
+
+_filter_to_places = transform(G, "set")  # 3 x 3 taps
+_filter_from_places = transform(_transposed(G), "set")
+_to_places = transform(_transposed(B), "set")  # pixels of an image, m + 2 each way
+_from_places = transform(B, "add")  # tiles overlap, so they add up
+_to_outputs = transform(_transposed(A), "start")  # m x m pixels of the result, with the bias
+_from_outputs = transform(A, "set")  # m x m pixels of the gradient
 
 
 def takes(dtype, channels, n_filters, kernel, stride, dilation):
@@ -39,327 +76,348 @@ def takes(dtype, channels, n_filters, kernel, stride, dilation):
     return plain and channels % lanes == 0 and n_filters % lanes == 0
 
 
-def together(n, out, tiles):
-    """How many of n images a part takes together: as many as give that many tiles, at least one."""
-    rows, columns = (out[0] + 1) // 2, (out[1] + 1) // 2
-    return min(-(-n // PARTS), max(1, tiles // (rows * columns)))
+# Numba compiles each kernel anew for each m: `tile` is a tuple of that many zeros, whose length is part
+# of its type.
+TILES = {m: (0,) * m for m in POINTS}
+
+# So many tiles are taken together that their numbers at all places, of one channel, are no more than
+# this: so they stay in the second cache from one step to the next.
+NUMBERS = 2048
+
+# Images are taken some at a time by parts of the batch, of which there are as many whatever the number
+# of threads: up to PARTS, each with LEAST tiles or more. A part has room of its own for what lies between
+# the steps, and uses it for all its images: memory that the system has just handed out is slow when first
+# touched.
+PARTS, LEAST = 8, 16
 
 
-def transformed(w):
-    """Filters w (K, C, 3, 3) at their places, G @ w @ G.T, as panels: (16, P, C, COLUMNS)."""
-    width = TILE_BYTES // w.itemsize
-    panels = np.zeros((PLACES, -(-len(w) // width), w.shape[1], width), w.dtype)
-    _transform_filters(dense(w), panels)
+def transformed(w, tile):
+    """Filters w (K, C, 3, 3) at their places, G @ w @ G.T, as panels: (PLACES, P, C, COLUMNS)."""
+    n_filters, channels = w.shape[:2]
+    width, places = TILE_BYTES // w.itemsize, (len(tile) + 2) ** 2
+    n_panels = -(-n_filters // width)
+    taps = np.zeros((channels, 3, 3, n_panels * width), w.dtype)
+    taps[..., :n_filters] = w.transpose(1, 2, 3, 0)
+    panels = empty((places, n_panels, channels, width), w.dtype)
+    _transform_filters(tile, taps, panels)
     return panels
 
 
 @njit(**COMPILED)
-def _transform_filters(w, panels):
-    half = w.dtype.type(0.5)
-    width = panels.shape[3]
-    down = np.empty((4, 3), w.dtype)
-    for k in range(w.shape[0]):
-        for c in range(w.shape[1]):
-            for j in range(3):
-                outer, inner = w[k, c, 0, j] + w[k, c, 2, j], w[k, c, 1, j]
-                down[0, j], down[3, j] = w[k, c, 0, j], w[k, c, 2, j]
-                down[1, j], down[2, j] = (outer + inner) * half, (outer - inner) * half
-            for i in range(4):
-                outer, inner = down[i, 0] + down[i, 2], down[i, 1]
-                panel, column = k // width, k % width
-                panels[4 * i, panel, c, column] = down[i, 0]
-                panels[4 * i + 1, panel, c, column] = (outer + inner) * half
-                panels[4 * i + 2, panel, c, column] = (outer - inner) * half
-                panels[4 * i + 3, panel, c, column] = down[i, 2]
-
-
-def transformed_back(sums, w_shape):
-    """The adjoint: gradients in parts, at places (PARTS, 16, C', K') -> w_shape (K, C, 3, 3)."""
-    gw = np.empty(w_shape, sums.dtype)
-    _transform_filters_back(sums.reshape(PARTS, -1), sums[0], gw)
-    return gw
-
-
-@njit(**COMPILED)
-def _transform_filters_back(sums, places, gw):
-    """places are the first of the sums, to which the others are added."""
-    for part in range(1, len(sums)):
-        for i in range(sums.shape[1]):
-            sums[0, i] += sums[part, i]
-    half = gw.dtype.type(0.5)
-    down = np.empty((3, 4), gw.dtype)
-    for k in range(gw.shape[0]):
-        for c in range(gw.shape[1]):
-            for j in range(4):
-                first, second = places[4 + j, c, k] * half, places[8 + j, c, k] * half
-                down[0, j] = places[j, c, k] + first + second
-                down[1, j] = first - second
-                down[2, j] = first + second + places[12 + j, c, k]
-            for i in range(3):
-                first, second = down[i, 1] * half, down[i, 2] * half
-                gw[k, c, i, 0] = down[i, 0] + first + second
-                gw[k, c, i, 1] = first - second
-                gw[k, c, i, 2] = first + second + down[i, 3]
-
-
-def _transform(matrix, finish):
-    """A function that transforms a tile, for all channels: matrix @ tile @ matrix.T.
-
-    finish: "set" writes the result, "add" adds it to what is there, "start" adds a row of numbers.
-    """
-
-    @intrinsic
-    def transform(
-        typingctx, start, out, out_at, out_row, out_column, x, x_at, x_row, x_column, channels
-    ):
-        at = types.intp
-        signature = types.void(start, out, at, at, at, x, at, at, at, at)
-
-        def write(context, builder, signature, args):
-            args = pointers(context, builder, signature, args)
-            _write_transform(Vectors(builder, x.dtype), matrix, finish, args)
-            return context.get_dummy_value()
-
-        return signature, write
-
-    return transform
-
-
-def _write_transform(v, matrix, finish, args):
-    start, out, out_at, out_row, out_column, x, x_at, x_row, x_column, channels = args
-    n_in = range(matrix.shape[1])
-    x, out = v.at(x, x_at), v.at(out, out_at)
-    sources = [[v.at(x, v.place(x_row, i, x_column, j)) for i in n_in] for j in n_in]
-
-    def one_vector(i, _):
-        channel = v.times(i, v.lanes)
-        down = [
-            _combine(v, matrix, [v.load(v.at(source, channel)) for source in column])
-            for column in sources
-        ]
-        along = [_combine(v, matrix, row) for row in zip(*down, strict=True)]
-        for i, row in enumerate(along):
-            for j, value in enumerate(row):
-                to = v.at(v.at(out, v.place(out_row, i, out_column, j)), channel)
-                if finish == "add":
-                    value = v.plus(value, v.load(to))
-                elif finish == "start":
-                    value = v.plus(value, v.load(v.at(start, channel)))
-                v.store(value, to)
-        return []
-
-    repeat(v.builder, v.divided(channels, v.lanes), [], one_vector)
-
-
-def _combine(v, matrix, values):
-    """matrix @ values for a matrix of 0, 1 and -1: sums and differences of vectors."""
-    results = []
-    for row in matrix:
-        positive = [value for value, factor in zip(values, row, strict=True) if factor == 1]
-        negative = [value for value, factor in zip(values, row, strict=True) if factor == -1]
-        total = positive[0] if positive else v.zero()
-        for value in positive[1:]:
-            total = v.plus(total, value)
-        for value in negative:
-            total = v.minus(total, value)
-        results.append(total)
-    return results
-
-
-_to_places = _transform(B.T, "set")  # 4 x 4 pixels of an image to 16 places
-_to_outputs = _transform(A.T, "start")  # 16 places to 2 x 2 pixels of the result, with the bias
-_from_outputs = _transform(A, "set")  # 2 x 2 pixels of the gradient to 16 places
-_from_places = _transform(B, "add")  # 16 places to 4 x 4 pixels; tiles overlap, so they add up
-
-
-# Images are taken some at a time, together, by parts of the batch, of which there are as many whatever
-# the number of threads. A part has room of its own for what lies between the steps, and uses it for all
-# its images: memory that the system has just handed out is slow when first touched.
-PARTS = 8
+def _transform_filters(tile, taps, panels):
+    side = len(tile) + 2
+    _, n_panels, channels, width = panels.shape
+    place, tap = n_panels * channels * width, n_panels * width
+    for c in range(channels):
+        for panel in range(n_panels):
+            _filter_to_places(
+                tile, taps, panels, (panel * channels + c) * width, side * place, place,
+                taps, 9 * c * tap + panel * width, 3 * tap, tap, width,
+            )  # fmt: skip
 
 
 @threaded
-def forward(x, size, top, left, together, filters, start, y):
-    """x (N, H', W', C), filters (16, P, C, COLUMNS), start (P * COLUMNS,) -> y (N, OH, OW, K).
+def _transform_filters_back(tile, sums, gw):
+    """The adjoint: gradients in parts, at places, (parts, PLACES, C', K') -> gw (K, C, 3, 3)."""
+    for c in prange(gw.shape[1]):
+        _transform_filter_back(np.int64(c), tile, sums, gw)
+
+
+@njit(**INNER)
+def _transform_filter_back(c, tile, sums, gw):
+    """The filters' taps for one channel: its sums over the parts, then back from the places."""
+    side = len(tile) + 2
+    n_parts, n_places, _, n_filters = sums.shape
+    places, taps = np.empty((n_places, n_filters), gw.dtype), np.empty((9, n_filters), gw.dtype)
+    for place in range(n_places):
+        total = places[place]
+        _copy(sums[0, place, c], total)
+        for piece in range(1, n_parts):
+            more = sums[piece, place, c]
+            for k in range(n_filters):
+                total[k] += more[k]
+    _filter_from_places(
+        tile, taps, taps, 0, 3 * n_filters, n_filters,
+        places, 0, side * n_filters, n_filters, n_filters,
+    )  # fmt: skip
+    for k in range(gw.shape[0]):
+        for tap in range(9):
+            gw[k, c, tap // 3, tap % 3] = taps[tap, k]
+
+
+def parts(tile, out, n):
+    """Into how many parts n images are divided, whose results have OH x OW pixels."""
+    rows, columns = (-(-size // len(tile)) for size in out)
+    return max(1, min(PARTS, n, n * rows * columns // LEAST))
+
+
+@threaded
+def forward(parts, tile, x, size, top, left, filters, start, y):
+    """x (N, H', W', C), filters (PLACES, P, C, COLUMNS), start (P * COLUMNS,) -> y (N, OH, OW, K).
 
     size: the height and width of the upper left part of x that is convolved.
     """
-    for part in prange(PARTS):
-        _forward(*_part(len(x), part), x, size, top, left, together, filters, start, y.reshape(-1),
-                 y.shape)  # fmt: skip
+    for i in prange(parts):
+        _forward(*_split(0, len(x), i, parts), tile, x, size, top, left, filters, start, y)
 
 
 @njit(**INNER)
-def _forward(begin, end, x, size, top, left, together, filters, start, y, y_shape):
-    """Images of x from `begin` to `end`, as many as are taken together, into y, flat."""
-    _, oh, ow, n_filters = y_shape
-    rows, columns = (oh + 1) // 2, (ow + 1) // 2
-    places, results = _room(together * rows * columns, filters, x.shape[3])
-    _, place, width = results.shape
-    place *= width
-    edge = np.empty(4 * n_filters, x.dtype)
-    for first in range(begin, end, together):
-        last = min(first + together, end)
-        _at_places(x, size, first, last, top, left, rows, columns, 2, places)
-        _products(places, filters, results)
-        at = 0
-        for i in range(first, last):
-            for r in range(rows):
-                for s in range(columns):
-                    inside = 2 * r + 1 < oh and 2 * s + 1 < ow
-                    to = ((i * oh + 2 * r) * ow + 2 * s) * n_filters
-                    _to_outputs(
-                        start, y if inside else edge, to if inside else 0,
-                        (ow if inside else 2) * n_filters, n_filters,
-                        results, at, 4 * place, place, n_filters,
-                    )  # fmt: skip
-                    at += width
-                    if not inside:  # of the tile, only the first row or column exists
-                        for a in range(min(2, oh - 2 * r)):
-                            for b in range(min(2, ow - 2 * s) * n_filters):
-                                y[to + a * ow * n_filters + b] = edge[a * 2 * n_filters + b]
+def _forward(begin, end, tile, x, size, top, left, filters, start, y):
+    """Images of x from `begin` to `end`, a group at a time, into y."""
+    _, oh, ow, n_filters = y.shape
+    m, side = len(tile), len(tile) + 2
+    rows, columns, n_groups = _tiling(tile, oh, ow, end - begin)
+    n_tiles = _at_most(end - begin, n_groups) * rows * columns
+    places, results = _room(tile, n_tiles, x.shape[3], filters)
+    width, place = filters.shape[3], results.shape[1] * filters.shape[3]
+    edge, flat = np.empty(m * m * width, x.dtype), y.reshape(-1)
+    for group in range(n_groups):
+        first, last = _split(begin, end, group, n_groups)
+        n_tiles = (last - first) * rows * columns
+        _at_places(tile, x, size, first, last, top, left, rows, columns, side, places)
+        for panel in range(filters.shape[1]):
+            _product(places, n_tiles, filters, panel, results)
+            k = panel * width
+            n_columns = min(width, n_filters - k)
+            bias = part(start, k, width)
+            for number in range(n_tiles):
+                i, r, s = _where(number, rows, columns)
+                i, r, s = first + i, r * m, s * m
+                inside = r + m <= oh and s + m <= ow
+                to = ((i * oh + r) * ow + s) * n_filters + k
+                _to_outputs(
+                    tile, bias, flat if inside else edge, to if inside else 0,
+                    ow * n_filters if inside else m * width, n_filters if inside else width,
+                    results, number * width, side * place, place, n_columns,
+                )  # fmt: skip
+                if not inside:  # of the tile, only the first rows or columns exist
+                    for a in range(min(m, oh - r)):
+                        for b in range(min(m, ow - s)):
+                            at = to + (a * ow + b) * n_filters
+                            _copy(
+                                part(edge, (a * m + b) * width, n_columns), part(y, at, n_columns)
+                            )
 
 
 @threaded
-def gradient_x(g, top, left, together, filters, gx):
-    """g (N, OH, OW, K), filters (16, P, K, COLUMNS) -> gx (N, H, W, C)."""
-    for part in prange(PARTS):
-        _gradient_x(*_part(len(g), part), g, top, left, together, filters, gx)
+def gradient_x(parts, tile, g, top, left, filters, gx):
+    """g (N, OH, OW, K), filters (PLACES, P, K, COLUMNS) -> gx (N, H, W, C)."""
+    for i in prange(parts):
+        _gradient_x(*_split(0, len(g), i, parts), tile, g, top, left, filters, gx)
 
 
 @njit(**INNER)
-def _gradient_x(begin, end, g, top, left, together, filters, gx):
-    """Images of g from `begin` to `end`, as many as are taken together, into gx."""
+def _gradient_x(begin, end, tile, g, top, left, filters, gx):
+    """Images of g from `begin` to `end`, a group at a time, into gx."""
     _, height, width, channels = gx.shape
-    rows, columns = (g.shape[1] + 1) // 2, (g.shape[2] + 1) // 2
-    places, results = _room(together * rows * columns, filters, g.shape[3])
-    _, place, depth = results.shape
-    place *= depth
-    # the canvas holds the tiles, and the image with its padding
-    row = max(2 * columns + 2, left + width) * channels
-    canvas = np.empty(max(2 * rows + 2, top + height) * row, g.dtype)
-    for first in range(begin, end, together):
-        last = min(first + together, end)
-        _at_places(g, g.shape[1:3], first, last, 0, 0, rows, columns, 0, places)
-        _products(places, filters, results)
-        at = 0
-        for i in range(first, last):
-            _clear(canvas)
-            for r in range(rows):
-                for s in range(columns):
-                    _from_places(
-                        canvas, canvas, 2 * r * row + 2 * s * channels, row, channels,
-                        results, at, 4 * place, place, channels,
-                    )  # fmt: skip
-                    at += depth
-            for r in range(height):
-                for s in range(width):
-                    source = (top + r) * row + (left + s) * channels
-                    _copy(canvas[source : source + channels], gx[i, r, s])
+    m, side = len(tile), len(tile) + 2
+    rows, columns, n_groups = _tiling(tile, g.shape[1], g.shape[2], end - begin)
+    n_tiles = _at_most(end - begin, n_groups) * rows * columns
+    places, results = _room(tile, n_tiles, g.shape[3], filters)
+    wide = filters.shape[3]
+    place = results.shape[1] * wide
+    edge, flat = np.empty(side * side * wide, g.dtype), gx.reshape(-1)
+    for group in range(n_groups):
+        first, last = _split(begin, end, group, n_groups)
+        n_tiles = (last - first) * rows * columns
+        _at_places(tile, g, g.shape[1:3], first, last, 0, 0, rows, columns, m, places)
+        _clear(gx[first:last].reshape(-1))
+        for panel in range(filters.shape[1]):
+            _product(places, n_tiles, filters, panel, results)
+            c = panel * wide
+            n_columns = min(wide, channels - c)
+            for number in range(n_tiles):
+                i, r, s = _where(number, rows, columns)
+                i, r, s = first + i, r * m - top, s * m - left
+                inside = min(r, s) >= 0 and r + side <= height and s + side <= width
+                if not inside:
+                    _clear(edge)
+                to = ((i * height + r) * width + s) * channels + c
+                _from_places(
+                    tile, edge, flat if inside else edge, to if inside else 0,
+                    width * channels if inside else side * wide, channels if inside else wide,
+                    results, number * wide, side * place, place, n_columns,
+                )  # fmt: skip
+                if not inside:
+                    for a in range(max(0, -r), min(side, height - r)):
+                        for b in range(max(0, -s), min(side, width - s)):
+                            pixel = part(gx, to + (a * width + b) * channels, n_columns)
+                            more = part(edge, (a * side + b) * wide, n_columns)
+                            for j in range(n_columns):
+                                pixel[j] += more[j]
+
+
+def gradient_w(many, tile, x, size, top, left, g, w_shape):
+    """x (N, H', W', C), g (N, OH, OW, K) -> the gradient of filters, w_shape (K, C, 3, 3).
+
+    size: of x, as in forward.
+    """
+    n_filters, channels = w_shape[:2]
+    width = TILE_BYTES // x.itemsize
+    matrix = len(tile_cover(channels)[1]), -(-n_filters // width) * width
+    sums = empty((parts(tile, g.shape[1:3], len(g)), (len(tile) + 2) ** 2, *matrix), x.dtype)
+    gw = np.empty(w_shape, x.dtype)
+    _sum_gradient_w(many, tile, x, size, top, left, g, sums)
+    _transform_filters_back(many, tile, sums, gw)
+    return gw
 
 
 @threaded
-def gradient_w(x, size, top, left, g, together, sums):
-    """Adds up the parts of x (N, H', W', C), g (N, OH, OW, K) in sums (PARTS, 16, C', K').
+def _sum_gradient_w(tile, x, size, top, left, g, sums):
+    """Sums for each part of the batch, at places, (parts, PLACES, C', K').
 
-    size: of x, as in forward. C' and K' are C and K, rounded up to whole tiles of the micro-kernel.
+    C' and K' are C and K, rounded up to whole tiles of the micro-kernel.
     """
-    for part in prange(PARTS):
-        _gradient_w(*_part(len(x), part), x, size, top, left, g, together, part, sums)
+    for i in prange(len(sums)):
+        _gradient_w(*_split(0, len(x), i, len(sums)), tile, x, size, top, left, g, i, sums)
 
 
 @njit(**INNER)
-def _gradient_w(begin, end, x, size, top, left, g, together, part, sums):
-    """Adds the images from `begin` to `end`, as many as are taken together, to one part of the sums."""
-    rows, columns = (g.shape[1] + 1) // 2, (g.shape[2] + 1) // 2
-    _, _, n_rows, n_columns = sums.shape
-    _clear(sums[part].reshape(-1))
-    n_tiles = together * rows * columns
-    from_x = np.empty((PLACES, n_tiles, n_rows), x.dtype)
-    from_g = np.empty((PLACES, n_tiles, n_columns), x.dtype)
-    steps, one_run = np.arange(ROWS), np.zeros(1, np.int64)
-    out_rows = steps * n_columns
-    for first in range(begin, end, together):
-        last = min(first + together, end)
+def _gradient_w(begin, end, tile, x, size, top, left, g, piece, sums):
+    """Adds the images from `begin` to `end`, a group at a time, to one part of the sums."""
+    m, side = len(tile), len(tile) + 2
+    rows, columns, n_groups = _tiling(tile, g.shape[1], g.shape[2], end - begin)
+    _, n_places, n_rows, n_columns = sums.shape
+    _clear(sums[piece].reshape(-1))
+    n_tiles = _odd(_at_most(end - begin, n_groups) * rows * columns)
+    from_x = np.zeros((n_places, n_tiles, n_rows), x.dtype)
+    from_g = np.zeros((n_places, n_tiles, n_columns), x.dtype)
+    tall, short = _heights(x.shape[3])
+    for group in range(n_groups):
+        first, last = _split(begin, end, group, n_groups)
         length = (last - first) * rows * columns
-        _at_places(x, size, first, last, top, left, rows, columns, 2, from_x)
-        _at_places(g, g.shape[1:3], first, last, 0, 0, rows, columns, 0, from_g)
-        for place in range(PLACES):
-            for row in range(0, n_rows, ROWS):
-                for column in range(0, n_columns, TILE_BYTES // x.itemsize):
-                    at = ((part * PLACES + place) * n_rows + row) * n_columns + column
-                    tile_add(
-                        sums, out_rows, at,
-                        from_x, steps, place * n_tiles * n_rows + row, 0, one_run, 1, length, n_rows,
-                        from_g, place * n_tiles * n_columns + column, n_columns,
+        _at_places(tile, x, size, first, last, top, left, rows, columns, side, from_x)
+        _at_places(tile, g, g.shape[1:3], first, last, 0, 0, rows, columns, m, from_g)
+        for place in range(n_places):
+            for column in range(0, n_columns, TILE_BYTES // x.itemsize):
+                row = 0
+                for i in range(tall + short):
+                    any_tile_add_transposed(
+                        i < tall,
+                        sums, ((piece * n_places + place) * n_rows + row) * n_columns + column, n_columns,
+                        from_x, place * n_tiles * n_rows + row, n_rows,
+                        from_g, place * n_tiles * n_columns + column, n_columns, length,
                     )  # fmt: skip
+                    row += ROWS if i < tall else SHORT
 
 
 @njit(**INNER)
-def _part(n, part):
-    """Where a part of n images begins and ends."""
-    return part * n // PARTS, (part + 1) * n // PARTS
+def _split(begin, end, i, n):
+    """Where the i-th of n nearly equal pieces of what lies between begin and end begins and ends."""
+    i = np.int64(i)
+    return begin + i * (end - begin) // n, begin + (i + 1) * (end - begin) // n
 
 
 @njit(**INNER)
-def _room(n_tiles, filters, depth):
-    """Arrays for tiles at their places, and for the products with filters (16, P, C, COLUMNS)."""
-    _, n_panels, _, width = filters.shape
-    n_tiles = (n_tiles + ROWS - 1) // ROWS * ROWS  # whole tiles of the micro-kernel
-    places = np.empty((PLACES, n_tiles, depth), filters.dtype)
-    return places, np.empty((PLACES, n_tiles, n_panels * width), filters.dtype)
+def _at_most(n, pieces):
+    """The size of the largest of so many nearly equal pieces."""
+    return (n + pieces - 1) // max(pieces, 1)
 
 
 @njit(**INNER)
-def _at_places(images, size, first, end, top, left, rows, columns, border, places):
-    """Cuts images (N, H', W', C) into tiles and transforms them -> places (16, tiles, at least C).
+def _tiling(tile, oh, ow, n_images):
+    """How many tiles an image has, down and across, and into how many groups n images are split."""
+    m = len(tile)
+    rows, columns = (oh + m - 1) // m, (ow + m - 1) // m
+    together = max(1, NUMBERS // ((m + 2) ** 2 * rows * columns))
+    return rows, columns, (n_images + together - 1) // together
+
+
+@njit(**INNER)
+def _where(number, rows, columns):
+    """The image, row and column of a tile."""
+    return number // (rows * columns), number // columns % rows, number % columns
+
+
+@njit(**INNER)
+def _heights(n):
+    """How many tiles of ROWS rows, and how many of SHORT, make the best cover: see tile_cover."""
+    least, best = n + ROWS, (0, 0)
+    for tall in range((n + ROWS - 1) // ROWS + 1):
+        short = max(0, (n - tall * ROWS + SHORT - 1) // SHORT)
+        if tall * ROWS + short * SHORT <= least:
+            least, best = tall * ROWS + short * SHORT, (tall, short)
+    return best
+
+
+@njit(**INNER)
+def _room(tile, n_tiles, depth, filters):
+    """Arrays for tiles at their places, and for their products with one panel of filters.
+
+    A tile of the micro-kernel may hang over the last row: there is room for it, and no NaN.
+    """
+    n_places, n_rows = (len(tile) + 2) ** 2, _odd(n_tiles + ROWS)
+    places = np.empty((n_places, n_rows, depth), filters.dtype)
+    for place in range(n_places):
+        _clear(places[place, n_tiles:].reshape(-1))
+    return places, np.empty((n_places, n_rows, filters.shape[3]), filters.dtype)
+
+
+@njit(**INNER)
+def _odd(n):
+    """The next odd number of rows: numbers of a tile that lie 4096 bytes apart push each other out of
+    the first cache.
+    """
+    return n | 1
+
+
+@njit(**INNER)
+def _at_places(tile, images, size, first, end, top, left, rows, columns, side, places):
+    """Cuts images (N, H', W', C) into tiles and transforms them -> places (PLACES, tiles, at least C).
 
     size: the height and width of the upper left part that is taken of each image.
-    border: 2 for images, whose tiles are 4 x 4 pixels, of which neighbours share two; 0 for gradients,
-    whose tiles are 2 x 2. What hangs over the edge is zero, and so is what `places` holds beyond.
+    side: m + 2 pixels for tiles of images, of which neighbours share two; m for those of gradients.
+    What hangs over the edge is zero.
     """
     (height, width), channels = size, images.shape[3]
+    m, between = len(tile), len(tile) + 2
     _, n_tiles, depth = places.shape
-    row = (2 * columns + border) * channels
-    canvas = np.empty((2 * rows + border) * row, images.dtype)
-    _clear(canvas)
+    row = images.shape[2] * channels
+    flat, edge = images.reshape(-1), np.empty(side * side * channels, images.dtype)
     to = 0
     for i in range(first, end):
-        for r in range(height):
-            for s in range(width):
-                at = (top + r) * row + (left + s) * channels
-                _copy(images[i, r, s], canvas[at : at + channels])
-        for r in range(rows):
-            for s in range(columns):
-                at = 2 * r * row + 2 * s * channels
-                if border:
-                    _to_places(canvas, places, to, 4 * n_tiles * depth, n_tiles * depth,
-                               canvas, at, row, channels, channels)  # fmt: skip
+        for r in range(-top, rows * m - top, m):
+            for s in range(-left, columns * m - left, m):
+                inside = min(r, s) >= 0 and r + side <= height and s + side <= width
+                if not inside:
+                    _clear(edge)
+                    b, n_numbers = max(0, -s), (min(side, width - s) - max(0, -s)) * channels
+                    for a in range(max(0, -r), min(side, height - r)):
+                        at = ((i * images.shape[1] + r + a) * images.shape[2] + s + b) * channels
+                        _copy(
+                            part(images, at, n_numbers),
+                            part(edge, (a * side + b) * channels, n_numbers),
+                        )
+                at = ((i * images.shape[1] + r) * images.shape[2] + s) * channels
+                source, at = (flat, at) if inside else (edge, 0)
+                source_row = row if inside else side * channels
+                if side > m:
+                    _to_places(tile, edge, places, to, between * n_tiles * depth, n_tiles * depth,
+                               source, at, source_row, channels, channels)  # fmt: skip
                 else:
-                    _from_outputs(canvas, places, to, 4 * n_tiles * depth, n_tiles * depth,
-                                  canvas, at, row, channels, channels)  # fmt: skip
+                    _from_outputs(tile, edge, places, to, between * n_tiles * depth, n_tiles * depth,
+                                  source, at, source_row, channels, channels)  # fmt: skip
                 to += depth
-    for place in range(PLACES):
-        for tile in range(n_tiles):
-            _clear(places[place, tile, channels if tile * depth < to else 0 :])
 
 
 @njit(**INNER)
-def _products(places, filters, results):
-    """places (16, T, C) @ filters (16, P, C, COLUMNS) -> results (16, T, P * COLUMNS)."""
-    _, n_tiles, depth = places.shape
+def _product(places, n_tiles, filters, panel, results):
+    """places (PLACES, T, C) @ a panel of filters (PLACES, P, C, COLUMNS) -> results (PLACES, T, COLUMNS)."""
+    n_places, room, depth = places.shape
     _, n_panels, _, width = filters.shape
     steps, one_run = np.arange(ROWS), np.zeros(1, np.int64)
-    rows, out_rows = steps * depth, steps * (n_panels * width)
+    rows, out_rows = steps * depth, steps * width
     start = np.zeros(width, places.dtype)
-    for place in range(PLACES):
-        for panel in range(n_panels):
-            for first in range(place * n_tiles, (place + 1) * n_tiles, ROWS):
-                tile_from(
-                    start, 0, results, out_rows, (first * n_panels + panel) * width,
-                    places, rows, first * depth, 0, one_run, 1, depth, 1,
-                    filters, (place * n_panels + panel) * depth * width, width,
-                )  # fmt: skip
+    tall, short = _heights(n_tiles)
+    for place in range(n_places):
+        at = place * room
+        for i in range(tall + short):
+            any_tile_from(
+                i < tall, start, 0, results, out_rows, at * width,
+                places, rows, at * depth, 0, one_run, 1, depth, 1,
+                filters, (place * n_panels + panel) * depth * width, width,
+            )  # fmt: skip
+            at += ROWS if i < tall else SHORT
 
 
 @njit(**INNER)

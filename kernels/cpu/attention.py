@@ -25,6 +25,7 @@ from ._arrays import dense, empty, empty_like
 from ._compiled import INNER, many, threaded
 from ._product import pack
 from ._tile import ROWS, any_tile_add, any_tile_from, columns, tile_cover
+from ._vectors import part
 from .activation import dot, largest_of, sum_of
 
 WIDTH = columns(np.dtype(np.float32))  # of a tile
@@ -82,22 +83,26 @@ def _head(tiles, rows, q, k, v, mask, mask_row, keep, keep_row, causal, scale, w
     q_rows, score_rows, result_rows = rows * _row(q), order * padded, order * outputs
     used_rows = (order if dropped else rows) * n_keys
     for tile in range(len(tiles)):
-        first, end, tall = tiles[tile]
+        first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
         seen = min(n_keys, end) if causal else n_keys
         _multiply(tall, first, q, q_rows, 0, keys, q.shape[1], seen,
                   scores, score_rows, -first * padded, none)  # fmt: skip
         for row in range(first, end):
             own = min(n_keys, row + 1) if causal else n_keys
-            score, weight = scores[row - first, :own], weights[row]
+            at = row - first
+            score, weight = part(scores, at * padded, own), part(weights, row * n_keys, n_keys)
             if mask.size > 0:
-                _add(mask[row * mask_row : row * mask_row + own], score)
-            _softmax(score, weight)
+                _add(part(mask, row * mask_row, own), score)
+            _softmax(score, part(weight, 0, own))
+            _clear(part(weight, own, n_keys - own))
             if dropped:
-                _times(weight, keep[row * keep_row : row * keep_row + n_keys], used[row - first])
+                factor = part(keep, row * keep_row, n_keys)
+                _times(weight, factor, part(used, at * n_keys, n_keys))
         _multiply(tall, first, used if dropped else weights, used_rows, -first * n_keys if dropped else 0,
                   values, seen, v.shape[1], result, result_rows, -first * outputs, none)  # fmt: skip
         for row in range(first, end):
-            _copy(result[row - first, : v.shape[1]], y[row])
+            at = (row - first) * outputs
+            _copy(part(result, at, v.shape[1]), part(y, row * _row(y), v.shape[1]))
 
 
 @njit(**INNER)
@@ -108,18 +113,16 @@ def _row(x):
 
 @njit(**INNER)
 def _softmax(score, weight):
-    """weight = softmax(score), and 0 behind the scores that there are; 0 everywhere if all are -inf."""
+    """weight = softmax(score); 0 everywhere if all scores are -inf."""
     zero, one = score.dtype.type(0), score.dtype.type(1)
     largest = largest_of(score)
     largest = largest if np.isfinite(largest) else zero
-    seen = weight[: score.size]
     for j in range(score.size):
-        seen[j] = _scalars.exp(score[j] - largest)
-    total = sum_of(seen)
+        weight[j] = _scalars.exp(score[j] - largest)
+    total = sum_of(weight)
     factor = one / total if total > zero else one
     for j in range(score.size):
-        seen[j] *= factor
-    weight[score.size :] = 0
+        weight[j] *= factor
 
 
 def attention_grad(g, q, k, v, mask, keep, causal, scale, weights):
@@ -174,23 +177,27 @@ def _head_grad(
     while tile < len(tiles):  # a block of queries
         top = bottom = tiles[tile, 0]
         while tile < len(tiles) and tiles[tile, 1] - top <= BLOCK_ROWS:
-            first, end, tall = tiles[tile]
+            first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
             seen = min(n_keys, end) if causal else n_keys
             _multiply(tall, first, g, g_rows, 0, values, v.shape[1], seen,
                       scores, score_rows, -top * padded, none)  # fmt: skip
             for row in range(first, end):
                 own = min(n_keys, row + 1) if causal else n_keys
-                gradient, weight = scores[row - top], weights[row]
+                at = row - top
+                gradient, weight = part(scores, at * padded, own), part(weights, row * n_keys, own)
                 if dropped:
-                    factor = keep[row * keep_row : row * keep_row + n_keys]
-                    _times(weight, factor, used[row - top])
-                    _scale(gradient[:own], factor)
-                _softmax_grad(weight[:own], gradient[:own])
-                gradient[own:] = 0
+                    factor = part(keep, row * keep_row, n_keys)
+                    _times(
+                        part(weights, row * n_keys, n_keys), factor, part(used, at * n_keys, n_keys)
+                    )
+                    _scale(gradient, factor)
+                _softmax_grad(weight, gradient)
+                _clear(part(scores, at * padded + own, padded - own))
             _multiply(tall, first, scores, score_rows, -top * padded, keys, seen, k.shape[1],
                       result, result_rows, -first * wide_k, none)  # fmt: skip
             for row in range(first, end):
-                _copy(result[row - first, : k.shape[1]], gq[row])
+                at = (row - first) * wide_k
+                _copy(part(result, at, k.shape[1]), part(gq, row * _row(gq), k.shape[1]))
             tile, bottom = tile + 1, end
         seen = min(n_keys, bottom) if causal else n_keys
         _add_columns(key_tiles, scores, key_rows, 0, bottom - top, seen, queries, top,
@@ -198,8 +205,8 @@ def _head_grad(
         _add_columns(key_tiles, used if dropped else weights, key_rows, 0 if dropped else top * n_keys,
                      bottom - top, seen, outputs, top, sums_v, sums_v_rows)  # fmt: skip
     for row in range(n_keys):
-        _copy(sums_k[row, : k.shape[1]], gk[row])
-        _copy(sums_v[row, : v.shape[1]], gv[row])
+        _copy(part(sums_k, row * wide_k, k.shape[1]), part(gk, row * _row(gk), k.shape[1]))
+        _copy(part(sums_v, row * wide_v, v.shape[1]), part(gv, row * _row(gv), v.shape[1]))
 
 
 @njit(**INNER)
@@ -229,7 +236,7 @@ def _add_columns(tiles, x, places, x_at, n_rows, n_columns, panels, panels_top, 
     """out += x.T @ panels, for n_rows rows of both and the first columns of x."""
     one_run = NO_OFFSET
     for tile in range(len(tiles)):
-        first, _, tall = tiles[tile]
+        first, tall = tiles[tile, 0], tiles[tile, 2]
         if first >= n_columns:
             break
         for panel in range(len(panels)):
@@ -249,6 +256,12 @@ def _packed(y, factor):
         for i in range(flat.size):
             flat[i] *= factor
     return panels
+
+
+@njit(**INNER)
+def _clear(x):
+    for j in range(x.size):
+        x[j] = 0
 
 
 @njit(**INNER)

@@ -23,6 +23,7 @@ from ._arrays import corner, dense, empty, images, pixels
 from ._compiled import COMPILED, INNER, many, threaded
 from ._tile import ROWS, columns, tile_add, tile_from
 from ._vectors import MULTIPLIED
+from ._winograd import TILES
 
 
 def conv2d_loops(x, w, b, stride, padding, dilation, groups):
@@ -125,17 +126,28 @@ def _direct_images(n, x, together, windows, runs, length, panels, start, y, n_fi
 
 def conv2d_winograd(x, w, b, stride, padding, dilation, groups):
     """3 x 3 filters with less than half of the multiplications (see _winograd); others as before."""
+    return _conv2d_winograd(2, x, w, b, stride, padding, dilation, groups)
+
+
+def conv2d_winograd_4x4(x, w, b, stride, padding, dilation, groups):
+    """Larger tiles: a quarter of the multiplications, and errors some three times as large."""
+    return _conv2d_winograd(4, x, w, b, stride, padding, dilation, groups)
+
+
+def _conv2d_winograd(m, x, w, b, stride, padding, dilation, groups):
     if not _winograd_takes(x, w, w.shape, stride, dilation, groups):
         return conv2d_direct(x, w, b, stride, padding, dilation, groups)
-    out = window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    (x, size), filters = corner(x), _winograd.transformed(w)
+    out, tile = window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation), TILES[m]
+    (x, size), filters = corner(x), _winograd.transformed(w, tile)
     y = empty((len(x), *out, len(w)), x.dtype)
-    threads, together = many(x, y.size * w[0].size), _winograd.together(len(x), out, TILES)
-    _winograd.forward(threads, x, size, *padding, together, filters, _start(b, filters), y)
+    _winograd.forward(
+        many(x, y.size * w[0].size),
+        _winograd.parts(tile, out, len(x)), tile, x, size, *padding, filters, _start(b, filters), y,
+    )  # fmt: skip
     return images(y)
 
 
-CONV2DS = (conv2d_loops, conv2d_im2col, conv2d_direct, conv2d_winograd)
+CONV2DS = (conv2d_loops, conv2d_im2col, conv2d_direct, conv2d_winograd, conv2d_winograd_4x4)
 
 
 def conv2d(x, w, b, stride, padding, dilation, groups):
@@ -148,23 +160,36 @@ def conv2d(x, w, b, stride, padding, dilation, groups):
     return rung(x, w, b, stride, padding, dilation, groups)
 
 
-def _winograd_pays(out):
-    """Whether the multiplications that it saves cost more than its transforms.
+# The largest tiles whose errors are those of PyTorch's float32; none where multiplications are cheap:
+# where 64 bytes are multiplied at once an earlier form was 0.7 to 1.2 times as fast as the direct one.
+DEFAULT = 2 if MULTIPLIED < 64 else 0
 
-    Measured: with AVX2, and on Zen 4, it is 1.1 to 1.5 times as fast as the direct form, but not for tiny
-    images. Where 64 bytes are multiplied at once multiplications are too cheap: 0.7 to 1.2.
+TRANSFORMS = 1.3  # the time of products and transforms over that of the products alone
+
+
+def _winograd_pays(out):
+    """Whether it saves more multiplications than its transforms cost: 1.2 to 2.2 times as fast on Zen 4."""
+    return _best_tile(DEFAULT, out) > 0
+
+
+def _best_tile(largest, out):
+    """The m of the tiles, up to the largest, that take the least time; 0 for the direct form.
+
+    Products are as fast as in the direct form, so the tile with the fewest multiplications wins. Measured
+    on Zen 4: 4 x 4 is 1.2 to 3.5 times as fast as the direct form where it is chosen.
     """
-    return MULTIPLIED < 64 and min(out) >= 8
+    best, fewest = 0, 9 * out[0] * out[1] / TRANSFORMS
+    for m in TILES:
+        multiplications = -(-out[0] // m) * -(-out[1] // m) * (m + 2) ** 2
+        if m <= largest and multiplications < fewest:
+            best, fewest = m, multiplications
+    return best
 
 
 def _winograd_takes(x, y, w_shape, stride, dilation, groups):
     n_filters, channels, *kernel = w_shape
     fits = _winograd.takes(x.dtype, channels, n_filters, kernel, stride, dilation)
     return groups == 1 and fits and _suit(x, y)
-
-
-# Tiles of 4 x 4 pixels that are taken together, at their places: so many stay in the nearer caches.
-TILES, GRAD_W_TILES = 128, 32
 
 
 def conv2d_grad_w_im2col(g, x, w_shape, stride, padding, dilation, groups):
@@ -190,7 +215,7 @@ def conv2d_grad_w_direct(g, x, w_shape, stride, padding, dilation, groups):
     image, row, column = _steps(height, width, channels, stride)
     taps = _places((*kernel, channels), (*_steps(height, width, channels, dilation)[1:], 1))
     n_taps = len(taps)
-    taps = np.pad(taps, (0, -n_taps % ROWS), mode="edge")  # whole tiles
+    taps = taps[np.minimum(np.arange(n_taps + -n_taps % ROWS), n_taps - 1)]  # whole tiles
     together = _together(n, out)
     runs = _places((together, out[0]), (image, row))
     parts = min(-(-n // together), GRAD_W_PARTS)
@@ -237,18 +262,28 @@ def _grad_w_part(part, x, together, taps, runs, length, step, g, sums, rows):
 
 def conv2d_grad_w_winograd(g, x, w_shape, stride, padding, dilation, groups):
     """The steps of conv2d_winograd backwards, each transposed; others as before."""
+    return _grad_w_winograd(2, g, x, w_shape, stride, padding, dilation, groups)
+
+
+def conv2d_grad_w_winograd_4x4(g, x, w_shape, stride, padding, dilation, groups):
+    """Larger tiles, as in conv2d_winograd_4x4."""
+    return _grad_w_winograd(4, g, x, w_shape, stride, padding, dilation, groups)
+
+
+def _grad_w_winograd(m, g, x, w_shape, stride, padding, dilation, groups):
     if not _winograd_takes(g, x, w_shape, stride, dilation, groups):
         return conv2d_grad_w_direct(g, x, w_shape, stride, padding, dilation, groups)
-    n_filters, channels, *_ = w_shape
-    (x, x_size), g = corner(x), pixels(g)
-    together = _winograd.together(len(x), g.shape[1:3], GRAD_W_TILES)
-    size = channels + -channels % ROWS, n_filters + -n_filters % columns(x.dtype)
-    sums = empty((_winograd.PARTS, _winograd.PLACES, *size), x.dtype)
-    _winograd.gradient_w(many(x, g.size * channels * 9), x, x_size, *padding, g, together, sums)
-    return _winograd.transformed_back(sums, w_shape)
+    (x, size), g = corner(x), pixels(g)
+    threads = many(x, g.size * w_shape[1] * 9)
+    return _winograd.gradient_w(threads, TILES[m], x, size, *padding, g, w_shape)
 
 
-CONV2D_GRAD_WS = (conv2d_grad_w_im2col, conv2d_grad_w_direct, conv2d_grad_w_winograd)
+CONV2D_GRAD_WS = (
+    conv2d_grad_w_im2col,
+    conv2d_grad_w_direct,
+    conv2d_grad_w_winograd,
+    conv2d_grad_w_winograd_4x4,
+)
 
 
 def conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups):
@@ -350,23 +385,78 @@ def _grad_x_images(n, g, together, rows, panels, positions, taps, image, row, co
 
 def conv2d_grad_x_winograd(g, w, x_shape, stride, padding, dilation, groups):
     """The steps of conv2d_winograd backwards, each transposed; others as before."""
+    return _grad_x_winograd(2, g, w, x_shape, stride, padding, dilation, groups)
+
+
+def conv2d_grad_x_winograd_4x4(g, w, x_shape, stride, padding, dilation, groups):
+    """Larger tiles, as in conv2d_winograd_4x4."""
+    return _grad_x_winograd(4, g, w, x_shape, stride, padding, dilation, groups)
+
+
+def _grad_x_winograd(m, g, w, x_shape, stride, padding, dilation, groups):
     if not _winograd_takes(g, w, w.shape, stride, dilation, groups):
         return conv2d_grad_x_direct(g, w, x_shape, stride, padding, dilation, groups)
     n, channels, height, width = x_shape
-    g, filters = pixels(g), _winograd.transformed(w.swapaxes(0, 1))
+    g, tile = pixels(g), TILES[m]
+    filters = _winograd.transformed(w.swapaxes(0, 1), tile)
     gx = empty((n, height, width, channels), g.dtype)
-    threads, together = many(g, g.size * w[0].size), _winograd.together(n, g.shape[1:3], TILES)
-    _winograd.gradient_x(threads, g, *padding, together, filters, gx)
+    _winograd.gradient_x(
+        many(g, g.size * w[0].size),
+        _winograd.parts(tile, g.shape[1:3], n), tile, g, *padding, filters, gx,
+    )  # fmt: skip
     return images(gx)
 
 
-CONV2D_GRAD_XS = (conv2d_grad_x_taps, conv2d_grad_x_direct, conv2d_grad_x_winograd)
+CONV2D_GRAD_XS = (
+    conv2d_grad_x_taps,
+    conv2d_grad_x_direct,
+    conv2d_grad_x_winograd,
+    conv2d_grad_x_winograd_4x4,
+)
 
 
 def conv2d_grad_x(g, w, x_shape, stride, padding, dilation, groups):
     """Gradient of conv2d for its images: (N, K, OH, OW), (K, C, KH, KW) -> x_shape (N, C, H, W)."""
     rung = conv2d_grad_x_winograd if _winograd_pays(g.shape[2:]) else conv2d_grad_x_direct
     return rung(g, w, x_shape, stride, padding, dilation, groups)
+
+
+def winograd(largest):
+    """conv2d and its gradients with larger tiles, or none, as {name: kernel}: for Backend.replace.
+
+    largest: 4, 2 (as they are, on most processors) or 0 (the direct form). Convolutions with 3 x 3 filters,
+    stride 1 and whole vectors of channels have the choice; each takes the tiles that cost least. Errors of
+    float32 against float64, the largest over the largest number of the result (forward, gradient of x, of
+    w, in units of 1e-7; Zen 4, the worst of four draws; PyTorch 2.13, of both memory orders the better):
+
+        images -> filters               PyTorch          0                2                4
+        64 x 32 x 13 x 13 -> 64      3.1  3.7  9.4    5.6   11  5.9    2.7  3.7  5.9     13   14  9.3
+        32 x 32 x 15 x 15 -> 64      3.5  3.8  5.4    4.9   11  4.6    2.5  3.5  4.6     17   15  9.0
+        32 x 64 x 6 x 6 -> 64        2.8  3.3  4.8    6.8   10  2.6    3.1  3.5  2.1     14   17  7.9
+
+    Raises ValueError for another number.
+    """
+    if largest not in (0, *TILES):
+        raise ValueError(f"winograd: tiles are 4 (x 4), 2 (x 2) or 0 (none); got {largest!r}")
+
+    conv2ds = dict(zip((0, 2, 4), CONV2DS[2:], strict=True))
+    grad_xs = dict(zip((0, 2, 4), CONV2D_GRAD_XS[1:], strict=True))
+    grad_ws = dict(zip((0, 2, 4), CONV2D_GRAD_WS[1:], strict=True))
+
+    def conv2d(x, w, b, stride, padding, dilation, groups):
+        out = window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation)
+        rung = conv2ds[_best_tile(largest, out)]
+        return rung(x, w, b, stride, padding, dilation, groups)
+
+    def conv2d_grad_x(g, w, x_shape, stride, padding, dilation, groups):
+        rung = grad_xs[_best_tile(largest, g.shape[2:])]
+        return rung(g, w, x_shape, stride, padding, dilation, groups)
+
+    def conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups):
+        rung = grad_ws[_best_tile(largest, g.shape[2:])]
+        return rung(g, x, w_shape, stride, padding, dilation, groups)
+
+    return {f.__name__: f for f in (conv2d, conv2d_grad_x, conv2d_grad_w)}
 
 
 @njit(**INNER)

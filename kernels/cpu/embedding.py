@@ -1,11 +1,11 @@
 """The gradient of a table of rows."""
 
-import numpy as np
-from numba import prange
+from numba import njit, prange
 
 from .. import reference
-from ._arrays import dense
-from ._compiled import many, threaded
+from ._arrays import dense, zeros
+from ._compiled import INNER, many, threaded
+from ._vectors import part
 
 PARTS = 16
 
@@ -19,7 +19,7 @@ def embedding_grad(g, index, shape):
     if g.dtype.char not in "fd" or g.size == 0:
         return reference.embedding_grad(g, index, shape)
     index, g = dense(index.reshape(-1)), dense(g.reshape(-1, shape[1]))
-    out = np.zeros(shape, g.dtype)
+    out = zeros(shape, g.dtype)
     threads = many(g, g.size)
     _embedding_grad(threads, g, index, out, PARTS if threads else 1)
     return out
@@ -27,11 +27,16 @@ def embedding_grad(g, index, shape):
 
 @threaded
 def _embedding_grad(g, index, out, parts):
-    for part in prange(parts):
-        first, end = part * len(out) // parts, (part + 1) * len(out) // parts
+    size = out.shape[1]
+    for share in prange(parts):
+        first, end = share * len(out) // parts, (share + 1) * len(out) // parts
         for i in range(len(index)):
             row = index[i]
             if first <= row < end:
-                total, add = out[row], g[i]
-                for c in range(add.size):
-                    total[c] += add[c]
+                _add(part(g, i * size, size), part(out, row * size, size))
+
+
+@njit(**INNER)
+def _add(x, y):
+    for c in range(x.size):
+        y[c] += x[c]

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from .. import reference
-from ._arrays import dense
+from ._arrays import dense, zeros
 from ._compiled import COMPILED
 from .embedding import embedding_grad
 
@@ -12,11 +12,15 @@ from .embedding import embedding_grad
 def getitem_grad(g, key, shape):
     """Zeros of a shape with g added at key; elements that key names twice receive both parts.
 
-    A key of integers for the first axis names whole rows, as in an embedding; any other goes to the
-    reference.
+    A key of integers for the first axis names whole rows, as in an embedding; any other array goes to
+    the reference.
     """
     if isinstance(key, tuple) and len(key) == 1:
         key = key[0]
+    if not any(isinstance(k, np.ndarray) for k in (key if isinstance(key, tuple) else (key,))):
+        out = zeros(shape, g.dtype)
+        out[key] = g
+        return out
     if not isinstance(key, np.ndarray) or key.dtype.kind not in "iu" or g.size == 0:
         return reference.getitem_grad(g, key, shape)
     if key.dtype.kind == "i":

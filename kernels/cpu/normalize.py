@@ -12,6 +12,7 @@ from numba import njit, prange
 from .. import reference
 from ._arrays import dense, empty_like, rows
 from ._compiled import INNER, REORDERED, many, threaded
+from ._vectors import part
 
 BLOCK_ROWS = 64
 
@@ -128,7 +129,8 @@ def layer_norm(x, w, b, eps):
 def _layer_norm(x, w, b, eps, y, mean, rstd):
     for block in prange((len(x) + BLOCK_ROWS - 1) // BLOCK_ROWS):
         for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))):
-            mean[r, 0], rstd[r, 0] = _layer_norm_row(x[r], w, b, eps, y[r])
+            row, out = part(x, r * w.size, w.size), part(y, r * w.size, w.size)
+            mean[r, 0], rstd[r, 0] = _layer_norm_row(row, w, b, eps, out)
 
 
 @njit(**INNER)
@@ -177,7 +179,9 @@ def _layer_norm_grad(g, x, w, mean, rstd, gx, sums):
             gw[c] = 0
             gb[c] = 0
         for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))):
-            _layer_norm_grad_row(g[r], x[r], w, mean[r, 0], rstd[r, 0], gx[r], gw, gb)
+            row, gradient = part(x, r * w.size, w.size), part(g, r * w.size, w.size)
+            out = part(gx, r * w.size, w.size)
+            _layer_norm_grad_row(gradient, row, w, mean[r, 0], rstd[r, 0], out, gw, gb)
 
 
 @njit(**INNER)

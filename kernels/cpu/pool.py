@@ -176,6 +176,35 @@ def max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
     return images(gx)
 
 
+def relu_max_pool2d_grad_b(g, argmax, kernel):
+    """Gradient of relu_max_pool2d(x + b[:, None, None]) for b: the sum of what reaches each channel of x.
+
+    g (N, C, OH, OW), argmax as relu_max_pool2d gave it -> (C,). It reads a number a window instead of
+    the gradient of x, and no zeros; images in parallel.
+    """
+    g, argmax = pixels(g), pixels(argmax)
+    sums = np.zeros((len(g), g.shape[3]), g.dtype)
+    _sum_what_reaches(many(g, g.size), g, argmax, kernel[0] * kernel[1], sums)
+    return sums.sum(axis=0)
+
+
+@threaded
+def _sum_what_reaches(g, argmax, taps, sums):
+    for n in prange(len(g)):
+        _sum_what_reaches_image(np.int64(n), g, argmax, taps, sums)
+
+
+@njit(**INNER)
+def _sum_what_reaches_image(n, g, argmax, taps, sums):
+    """Adds up the pixels of one image of g (N, OH, OW, C) in sums (N, C), but for those without winner."""
+    total, zero = sums[n], g.dtype.type(0)
+    for r in range(g.shape[1]):
+        for s in range(g.shape[2]):
+            sent, winner = g[n, r, s], argmax[n, r, s]
+            for c in range(g.shape[3]):
+                total[c] += sent[c] if winner[c] < taps else zero
+
+
 @threaded
 def _grad_tiled(g, argmax, kh, kw, gx):
     for n in prange(len(gx)):

@@ -22,9 +22,10 @@ from numba import njit, prange
 from .. import reference
 from . import _scalars
 from ._arrays import dense, empty
-from ._compiled import INNER, many, threaded
+from ._compiled import INLINED, INNER, many, threaded
 from ._product import product_of_rows
 from ._tile import any_tile_add, any_tile_from, columns, tile_cover
+from ._vectors import part
 
 TANH, RELU, LSTM, GRU = range(4)  # cells
 
@@ -168,9 +169,10 @@ def _chunk(cell, tiles, rows, lengths, reverse, products, panels, bias, before, 
     for step in range(steps):
         t = steps - 1 - step if reverse else step
         for tile in range(len(tiles)):
-            first, end, tall = tiles[tile]
+            first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
             for n in range(first, end):
-                _copy(now[0, n * units : n * units + size], before[t, n, depth - size :])
+                at = (t * batch + n) * depth + depth - size
+                _copy(part(now, n * units, size), part(before, at, size))
             for slot in range(len(products)):
                 gate, left, length = products[slot]
                 for panel in range(n_panels):
@@ -185,28 +187,26 @@ def _chunk(cell, tiles, rows, lengths, reverse, products, panels, bias, before, 
                 last = n
                 while last < end and t < lengths[last]:
                     last += 1
-                at, place = t * batch * units, slice(n * units, last * units)
-                part = slice(at + n * units, at + last * units)
-                _cell(cell, kept, part, now[0, place], now[1, place])
+                run = (last - n) * units
+                h, c = part(now, n * units, run), part(now, (batch + n) * units, run)
+                _cell(cell, kept, (t * batch + n) * units, h, c)
                 for m in range(n, last):
-                    _copy(now[0, m * units : m * units + size], y[t, m])
+                    _copy(part(now, m * units, size), part(y, (t * batch + m) * size, size))
                 if last < end:
                     y[t, last, :] = 0
                 n = last + 1
 
 
 @njit(**INNER)
-def _cell(cell, kept, part, h, c):
-    """From the results of products, in kept, to gates and the new state. Plain loops, flat."""
+def _cell(cell, kept, at, h, c):
+    """From the results of products, in kept, to gates and the new state. Plain loops, flat.
+
+    at: where the numbers of these sequences begin in each of kept.
+    """
     if cell == LSTM:
-        i, f, u, o, squashed = (
-            kept[0, part],
-            kept[1, part],
-            kept[2, part],
-            kept[3, part],
-            kept[4, part],
-        )
-        _copy(c, kept[5, part])
+        i, f, u = _of(kept, 0, at, h), _of(kept, 1, at, h), _of(kept, 2, at, h)
+        o, squashed = _of(kept, 3, at, h), _of(kept, 4, at, h)
+        _copy(c, _of(kept, 5, at, h))
         _sigmoid(i)
         _sigmoid(f)
         _tanh(u)
@@ -218,8 +218,9 @@ def _cell(cell, kept, part, h, c):
         for j in range(h.size):
             h[j] = o[j] * squashed[j]
     elif cell == GRU:
-        u, r, z, inner = kept[0, part], kept[1, part], kept[2, part], kept[3, part]
-        _copy(h, kept[4, part])
+        u, r, z = _of(kept, 0, at, h), _of(kept, 1, at, h), _of(kept, 2, at, h)
+        inner = _of(kept, 3, at, h)
+        _copy(h, _of(kept, 4, at, h))
         _sigmoid(r)
         _sigmoid(z)
         for j in range(u.size):
@@ -227,13 +228,19 @@ def _cell(cell, kept, part, h, c):
         for j in range(h.size):
             h[j] = u[j] + z[j] * (h[j] - u[j])
     else:
-        new, zero = kept[0, part], h.dtype.type(0)
+        new, zero = _of(kept, 0, at, h), h.dtype.type(0)
         if cell == TANH:
             _tanh(new)
         else:
             for j in range(new.size):
                 new[j] = zero if new[j] <= zero else new[j]
         _copy(new, h)
+
+
+@njit(**INLINED)
+def _of(slots, slot, at, like):
+    """The numbers of some sequences in a slot: as many as `like` has."""
+    return part(slots, slot * slots.shape[1] + at, like.size)
 
 
 @njit(**INNER)
@@ -304,25 +311,24 @@ def _chunk_grad(
     for step in range(steps):
         t = step if reverse else steps - 1 - step
         for tile in range(len(tiles)):
-            first, end, tall = tiles[tile]
+            first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
             at = t * batch * units
             n = first
             while n < end:
                 last = n
                 while last < end and t < lengths[last]:
-                    _add(g[t, last], now[0, last * units : last * units + size])
+                    _add(part(g, (t * batch + last) * size, size), part(now, last * units, size))
                     last += 1
-                place, part = (
-                    slice(n * units, last * units),
-                    slice(at + n * units, at + last * units),
-                )
-                _cell_grad(cell, kept, gz, part, now[0, place], now[1, place])
+                run = (last - n) * units
+                gh, gc = part(now, n * units, run), part(now, (batch + n) * units, run)
+                _cell_grad(cell, kept, gz, at + n * units, gh, gc)
                 if last < end:
                     gz[:, at + last * units : at + (last + 1) * units] = 0
                 n = last + 1
             for slot in range(len(gz)):
                 for n in range(first, end):
-                    _add(gz[slot, at + n * units : at + (n + 1) * units], sums[tile, slot])
+                    total = part(sums, (tile * len(gz) + slot) * units, units)
+                    _add(_of(gz, slot, at + n * units, total), total)
             for panel in range(len(panels_x)):
                 any_tile_from(
                     tall, zeros, 0, gx, gx_rows, t * batch * features + panel * width,
@@ -338,22 +344,21 @@ def _chunk_grad(
 
 
 @njit(**INNER)
-def _cell_grad(cell, kept, gz, part, gh, gc):
+def _cell_grad(cell, kept, gz, at, gh, gc):
     """From the gradients of a new state to those of products, gz, and of the state before.
 
-    What reaches h through the products is left for later.
+    What reaches h through the products is left for later. at: as in _cell, also in gz.
     """
     one = gh.dtype.type(1)
     if cell == LSTM:
-        i, f, u, o, squashed, c = (
-            kept[0, part],
-            kept[1, part],
-            kept[2, part],
-            kept[3, part],
-            kept[4, part],
-            kept[5, part],
+        i, f, u = _of(kept, 0, at, gh), _of(kept, 1, at, gh), _of(kept, 2, at, gh)
+        o, squashed, c = _of(kept, 3, at, gh), _of(kept, 4, at, gh), _of(kept, 5, at, gh)
+        gi, gf, gu, go = (
+            _of(gz, 0, at, gh),
+            _of(gz, 1, at, gh),
+            _of(gz, 2, at, gh),
+            _of(gz, 3, at, gh),
         )
-        gi, gf, gu, go = gz[0, part], gz[1, part], gz[2, part], gz[3, part]
         for j in range(gh.size):
             gc[j] += gh[j] * o[j] * (one - squashed[j] * squashed[j])
             go[j] = gh[j] * squashed[j] * (o[j] * (one - o[j]))
@@ -365,14 +370,14 @@ def _cell_grad(cell, kept, gz, part, gh, gc):
             gc[j] *= f[j]
         gh[:] = 0
     elif cell == GRU:
-        u, r, z, inner, h = (
-            kept[0, part],
-            kept[1, part],
-            kept[2, part],
-            kept[3, part],
-            kept[4, part],
+        u, r, z = _of(kept, 0, at, gh), _of(kept, 1, at, gh), _of(kept, 2, at, gh)
+        inner, h = _of(kept, 3, at, gh), _of(kept, 4, at, gh)
+        gu, gr, gz_, gu_h = (
+            _of(gz, 0, at, gh),
+            _of(gz, 1, at, gh),
+            _of(gz, 2, at, gh),
+            _of(gz, 3, at, gh),
         )
-        gu, gr, gz_, gu_h = gz[0, part], gz[1, part], gz[2, part], gz[3, part]
         for j in range(gh.size):
             gu[j] = gh[j] * (one - z[j]) * (one - u[j] * u[j])
             gz_[j] = gh[j] * (h[j] - u[j]) * (z[j] * (one - z[j]))
@@ -382,7 +387,7 @@ def _cell_grad(cell, kept, gz, part, gh, gc):
         for j in range(gh.size):
             gh[j] *= z[j]
     else:
-        y, gy, zero = kept[0, part], gz[0, part], gh.dtype.type(0)
+        y, gy, zero = _of(kept, 0, at, gh), _of(gz, 0, at, gh), gh.dtype.type(0)
         if cell == TANH:
             for j in range(gh.size):
                 gy[j] = gh[j] * (one - y[j] * y[j])

@@ -10,6 +10,8 @@ import threading
 
 import numpy as np
 
+from ._kept import machine_code
+
 _WORD = 8  # bytes kept for each parameter, so that all are aligned
 
 
@@ -87,21 +89,25 @@ def _letters(arg):
     return np.dtype(type(arg)).char  # those of Python's int, float and bool are 64, 64 and 8 bits
 
 
+def _compile(kernel, kinds):
+    """(entry name, machine code) for the current card."""
+    compiled = kernel.compile(kinds)
+    code = compiled._codelibrary.get_cubin()
+    return compiled.entry_name, bytes(getattr(code, "code", code))  # the bytes, in some versions
+
+
 class _Function:
     """A kernel compiled for types of arguments and loaded onto the current device, and the room in which
     the driver finds the parameters of a launch."""
 
     def __init__(self, kernel, args):
-        from cupy.cuda import driver
+        from cupy.cuda import device, driver
 
         kinds = tuple(kernel.typeof_pyval(arg) for arg in args)
-        compiled = kernel.compile(kinds)
-        machine_code = compiled._codelibrary.get_cubin()
-        machine_code = getattr(
-            machine_code, "code", machine_code
-        )  # some versions give the bytes themselves
-        self.module = driver.moduleLoadData(machine_code)
-        self.function = driver.moduleGetFunction(self.module, compiled.entry_name)
+        capability = device.Device().compute_capability
+        entry, code = machine_code(kernel, kinds, capability, lambda: _compile(kernel, kinds))
+        self.module = driver.moduleLoadData(code)
+        self.function = driver.moduleGetFunction(self.module, entry)
         self.launch = driver.launchKernel
         letters = "".join(map(_letters, args))
         words = (f"{letter}{_WORD - struct.calcsize(letter)}x" for letter in letters)

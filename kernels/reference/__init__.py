@@ -30,6 +30,7 @@ from .activation import (
 from .attention import attention, attention_grad
 from .conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from .embedding import embedding_grad
+from .feed_forward import feed_forward, feed_forward_grad
 from .index import gather_grad, getitem_grad
 from .linear import linear, linear_activation, linear_grad, matmul
 from .loss import (
@@ -51,5 +52,6 @@ from .pool import (
     max_pool2d_grad,
     max_pool2d_pick,
     relu_max_pool2d,
+    relu_max_pool2d_grad_b,
 )
 from .recurrent import gru, gru_grad, lstm, lstm_grad, rnn, rnn_grad

@@ -12,6 +12,7 @@ from ._tools import (
     adaptive_sizes,
     all_but_channels,
     averages,
+    erf,
     last_axes,
     normalized,
     only,
@@ -42,6 +43,21 @@ def linear_activation(x, w, b=0, *, activation):
         lambda g: (g * slope) @ w,
         lambda g: rows(g * slope).T @ rows(x),
         lambda g: g * slope,
+    )
+
+
+def feed_forward(x, w1, b1, w2, b2, *, activation="gelu"):
+    z = x @ w1.T + b1
+    phi = (1 + erf(z / math.sqrt(2))) / 2
+    h = {"relu": np.maximum(z, 0), "gelu": z * phi}[activation]
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    slope = {"relu": 1.0 * (z > 0), "gelu": phi + z * density}[activation]
+    return h @ w2.T + b2, (
+        lambda g: (g @ w2 * slope) @ w1,
+        lambda g: rows(g @ w2 * slope).T @ rows(x),
+        lambda g: g @ w2 * slope,
+        lambda g: rows(g).T @ rows(h),
+        lambda g: g,
     )
 
 

@@ -70,6 +70,13 @@ FLOPS = {
     "matmul": lambda y, a, b: 2 * y.size * a.shape[-1],
     "linear": lambda y, x, w, b: 2 * y.size * x.shape[-1] + (0 if b is None else y.size),
     "linear_activation": lambda y, x, w, b, activation: y.size * (2 * x.shape[-1] + 2),
+    # forward two products and the activation, backward four products and its slope
+    "feed_forward": lambda y, x, w1, b1, w2, b2, activation: (
+        len(x) * (2 * (w1.size + w2.size) + len(w2) + len(w1) * (2 if activation == "relu" else 6))
+    ),
+    "feed_forward_grad": lambda gx, g, x, w1, w2, activation, saved: (
+        len(x) * (4 * (w1.size + w2.size) + len(w1) * (2 if activation == "relu" else 11))
+    ),
     "linear_grad": lambda gw, g, x: 2 * g.size * x.shape[-1] + g.size,
     "conv2d": lambda y, x, w, *options: convolution(y, w.shape),
     "conv2d_grad_x": lambda gx, g, w, *options: convolution(g, w.shape),
@@ -78,6 +85,7 @@ FLOPS = {
     "max_pool2d": lambda y, x, kernel, *options: y.size * (math.prod(kernel) - 1),
     "relu_max_pool2d": lambda y, x, kernel, *options: y.size * math.prod(kernel),
     "max_pool2d_grad": each(1),
+    "relu_max_pool2d_grad_b": lambda gb, g, *options: g.size,
     "relu": each(1),
     "relu_grad": each(1),
     "sigmoid": each(3),

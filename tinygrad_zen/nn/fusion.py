@@ -1,12 +1,14 @@
 """Layers in a row that one op computes faster: which, and how.
 
-A rule takes the layers from one place of a Sequential on, and the input; it returns the output and how
-many layers it stood for, or None if they are not what it knows. Only the layers of this package
-themselves are fused, without hooks: what a subclass or a hook does must be seen.
+`apply` is for layers in a Sequential, `feed_forward` for those of a Transformer. A rule takes the layers
+from one place of a Sequential on, and the input; it returns the output and how many layers it stood for,
+or None if they are not what it knows. Only the layers of this package themselves are fused, without
+hooks: what a subclass or a hook does must be seen.
 """
 
 from .. import ops
 from ..autograd import recording
+from . import functional as F
 from .activation import ReLU, Sigmoid, Tanh
 from .conv import Conv2d
 from .linear import Linear
@@ -15,8 +17,7 @@ from .pool import MaxPool2d
 
 def apply(layers, x):
     """The output of layers one after the other, some of them fused."""
-    watcher = recording.watcher
-    rules = RULES if watcher is None or watcher.fuses else {}
+    rules = RULES if _may_fuse() else {}
     i = 0
     while i < len(layers):
         rule = rules.get(type(layers[i]))
@@ -24,6 +25,23 @@ def apply(layers, x):
         x, taken = fused or (layers[i](x), 1)
         i += taken
     return x
+
+
+def feed_forward(first, activation, second, x):
+    """second(activation(first(x))) for dense layers and F.relu or F.gelu; None for anything else."""
+    name = FUNCTIONS.get(activation)
+    if name is None or not (_may_fuse() and _are([first], Linear) and _are([second], Linear)):
+        return None
+    if first.bias is None or second.bias is None:
+        return None
+    return ops.feed_forward(
+        x, first.weight, first.bias, second.weight, second.bias, activation=name
+    )
+
+
+def _may_fuse():
+    """Whether nobody who watches wants to see each layer by itself."""
+    return recording.watcher is None or recording.watcher.fuses
 
 
 def _convolution(layers, x):
@@ -57,5 +75,6 @@ def _are(layers, *kinds):
     )
 
 
+FUNCTIONS = {F.relu: "relu", F.gelu: "gelu"}
 ACTIVATIONS = {ReLU: "relu", Sigmoid: "sigmoid", Tanh: "tanh"}
 RULES = {Conv2d: _convolution, Linear: _dense}

@@ -1,11 +1,12 @@
 """Ops that do the work of several in a row, in fewer passes over memory.
 
-Nobody needs to call them: nn.Sequential does, where their layers stand in a row (nn/fusion.py).
+Nobody needs to call them: layers do, where those of a kind stand in a row (nn/fusion.py).
 """
 
 from ..autograd import once, op
 from ._windows import per_axis
-from .conv import check_conv, crop, grad_b
+from .conv import check_conv, crop
+from .linear import check_linear
 from .pool import check_pool
 
 
@@ -42,8 +43,34 @@ def conv2d_relu_max_pool2d(
     return y, (
         lambda g: crop(k.conv2d_grad_x(grad_z(g), w, padded, *convolution), size),
         lambda g: k.conv2d_grad_w(grad_z(g), x, w.shape, *convolution),
-        lambda g: grad_b(grad_z(g)),
+        lambda g: k.relu_max_pool2d_grad_b(g, argmax, pool_kernel),
     )
+
+
+@op
+def feed_forward(be, x, w1, b1, w2, b2, *, activation="gelu"):
+    """linear(activation(linear(x, w1, b1)), w2, b2): (..., I), (H, I), (H,), (O, H), (O,) -> (..., O).
+
+    activation: relu or gelu. What stands between the layers does not leave the caches on `numba`.
+    Vaswani et al. 2017, section 3.3.
+    """
+    check_linear("feed_forward", x, w1, b1)
+    if w2.ndim != 2 or w2.shape[1] != w1.shape[0] or b2.shape != w2.shape[:1]:
+        raise ValueError(
+            "feed_forward: w1 (H, I) and w2 (O, H) must share H, w2 and b2 (O,) share O; got "
+            f"{w1.shape}, {w2.shape} and {b2.shape}"
+        )
+    if activation not in ("relu", "gelu"):
+        raise ValueError(f"feed_forward: activation must be relu or gelu; got {activation!r}")
+    k = be.kernels
+    rows, wide = x.reshape((-1, x.shape[-1])), w2.shape[0]
+    y, saved = k.feed_forward(rows, w1, b1, w2, b2, activation)
+
+    def grads(g):
+        gx, *others = k.feed_forward_grad(g.reshape((-1, wide)), rows, w1, w2, activation, saved)
+        return gx.reshape(x.shape), *others
+
+    return y.reshape((*x.shape[:-1], wide)), grads
 
 
 def _what_pooling_reads(x, kernel, stride, dilation, pool_kernel, pool_stride):

@@ -49,7 +49,7 @@ def matmul(be, x, y):
 @op
 def linear(be, x, w, b=None):
     """A dense layer, x @ w.T + b: (..., I), (O, I), (O,) -> (..., O)."""
-    _check_linear("linear", x, w, b)
+    check_linear("linear", x, w, b)
     k = be.kernels
     grad_w, grad_b = together(lambda g: k.linear_grad(g, x))
     return k.linear(x, w, b), (lambda g: k.matmul(g, w), grad_w, grad_b)
@@ -58,7 +58,7 @@ def linear(be, x, w, b=None):
 @op
 def linear_activation(be, x, w, b=None, *, activation):
     """relu, sigmoid or tanh of linear(x, w, b): (..., I), (O, I), (O,) -> (..., O)."""
-    _check_linear("linear_activation", x, w, b)
+    check_linear("linear_activation", x, w, b)
     if activation not in ("relu", "sigmoid", "tanh"):
         raise ValueError(
             f"linear_activation: activation must be relu, sigmoid or tanh; got {activation!r}"
@@ -71,7 +71,8 @@ def linear_activation(be, x, w, b=None, *, activation):
     return y, (lambda g: k.matmul(inside(g), w), grad_w, grad_b)
 
 
-def _check_linear(name, x, w, b):
+def check_linear(name, x, w, b):
+    """Raise ValueError unless x, weights and bias fit each other."""
     if w.ndim != 2 or x.ndim == 0 or x.shape[-1] != w.shape[1]:
         raise ValueError(
             f"{name}: x (..., I) and w (O, I) must share I; got {x.shape} and {w.shape}"

@@ -1,0 +1,171 @@
+"""Two dense layers with an activation between them, a block of rows at a time.
+
+Layer by layer, the wide rows in the middle go through memory eight times in a training step. Here a
+block of rows passes both layers while what it has become lies in the second cache:
+
+    h = x @ w1.T + b1;  h, slope = activation(h), its derivative;  y = h @ w2.T + b2
+    gz = g @ w2 * slope;  gx = gz @ w1                                               backward
+
+Only h, slope and gz are written to memory; the gradients of weights are one product each behind the
+loop. An activation and its derivative share their exponential. Threads take blocks. Rows in the middle
+lie a cache line more than their length apart: columns of rows a multiple of a page apart displace each
+other in the nearest cache. float64 is for proofs, and few rows do not repay the copies of the weights:
+both go layer by layer.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from . import _scalars
+from ._arrays import LINE, dense, empty
+from ._compiled import INNER, many, threaded
+from ._product import DEPTH, pack, product_of_rows
+from ._tile import any_tile_from, columns, tile_cover
+from ._vectors import part
+from .activation import gelu, gelu_grad, relu, relu_grad
+from .linear import linear, matmul
+
+WIDTH = columns(np.dtype(np.float32))  # of a tile
+TOGETHER = 4  # tiles that make a block of rows
+FEWEST = 128  # rows
+LAYERS = {"relu": (relu, relu_grad), "gelu": (gelu, gelu_grad)}
+
+
+def feed_forward(x, w1, b1, w2, b2, activation):
+    """linear(activation(linear(x, w1, b1)), w2, b2): (R, I), (H, I), (H,), (O, H), (O,) -> (R, O).
+
+    activation: "relu" or "gelu". Returns the result, and what the gradient needs: two arrays (R, H).
+    """
+    if not _suit(x, w1, w2):
+        z = linear(x, w1, b1)
+        h = LAYERS[activation][0](z)
+        return linear(h, w2, b2), (z, h)
+    x, size, outputs = dense(x), len(w1), len(w2)
+    panels1, panels2 = _panels(w1.T, x.shape[1]), _panels(w2.T, _whole(size))
+    h, slope = _room(x, size), _room(x, size)
+    y = empty((len(x), _whole(outputs)), x.dtype)
+    _forward(
+        many(x, len(x) * (w1.size + w2.size)), *tile_cover(len(x)), x, panels1, _padded(b1), panels2,
+        _padded(b2), activation == "gelu", h, slope, y,
+    )  # fmt: skip
+    return y[:, :outputs], (h, slope)
+
+
+@threaded
+def _forward(tiles, rows, x, panels1, start1, panels2, start2, is_gelu, h, slope, y):
+    x_rows, h_rows, y_rows = rows * x.shape[1], rows * h.shape[1], rows * y.shape[1]
+    size = start1.size
+    for block in prange((len(tiles) + TOGETHER - 1) // TOGETHER):
+        some = tiles[block * TOGETHER : (block + 1) * TOGETHER]
+        _multiply(some, x, x_rows, panels1, start1, h, h_rows)
+        for row in range(some[0, 0], some[-1, 1]):
+            at = row * h.shape[1]
+            _activate(is_gelu, part(h, at, size), part(slope, at, size))
+        _multiply(some, h, h_rows, panels2, start2, y, y_rows)
+
+
+@njit(**INNER)
+def _activate(is_gelu, z, slope):
+    """z to its activation, in place, and the slope there."""
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    if is_gelu:
+        for j in range(z.size):
+            below, density = _scalars.normal(z[j])
+            slope[j] = below + z[j] * density
+            z[j] *= below
+    else:
+        for j in range(z.size):
+            slope[j] = one if z[j] > zero else zero
+            z[j] = zero if z[j] <= zero else z[j]  # so that NaN stays
+
+
+def feed_forward_grad(g, x, w1, w2, activation, saved):
+    """Gradients of feed_forward for x, w1, b1, w2 and b2; saved as the forward returned it."""
+    if not _suit(x, w1, w2):
+        z, h = saved
+        gh = matmul(g, w2)
+        gz = LAYERS[activation][1](gh, z if activation == "gelu" else h)
+        return matmul(gz, w1), matmul(gz.T, x), gz.sum(axis=0), matmul(g.T, h), g.sum(axis=0)
+    (h, slope), g, x, size, features = saved, dense(g), dense(x), len(w1), w1.shape[1]
+    panels1, panels2 = _panels(w1, _whole(size)), _panels(w2, len(w2))
+    tiles, rows = tile_cover(len(x))
+    gz, gx = _room(x, size), empty((len(x), _whole(features)), x.dtype)
+    sums = np.zeros((-(-len(tiles) // TOGETHER), _whole(size)), x.dtype)
+    _backward(
+        many(x, len(x) * (w1.size + w2.size)), tiles, rows, g, panels2, panels1, slope, gz, gx, sums
+    )
+    gw1 = product_of_rows(gz, np.arange(size), gz.shape[1], x)
+    gw2 = product_of_rows(g, np.arange(len(w2)), len(w2), h[:, :size])
+    return gx[:, :features], gw1, sums.sum(axis=0)[:size], gw2, g.sum(axis=0)
+
+
+@threaded
+def _backward(tiles, rows, g, panels2, panels1, slope, gz, gx, sums):
+    g_rows, gz_rows, gx_rows = rows * g.shape[1], rows * gz.shape[1], rows * gx.shape[1]
+    size = sums.shape[1]
+    zeros = np.zeros(max(size, gx.shape[1]), g.dtype)
+    for block in prange(len(sums)):
+        some = tiles[block * TOGETHER : (block + 1) * TOGETHER]
+        _multiply(some, g, g_rows, panels2, zeros, gz, gz_rows)
+        for row in range(some[0, 0], some[-1, 1]):
+            at = row * gz.shape[1]
+            _times(part(slope, at, size), part(gz, at, size), part(sums, block * size, size))
+        _multiply(some, gz, gz_rows, panels1, zeros, gx, gx_rows)
+
+
+@njit(**INNER)
+def _times(slope, g, total):
+    """g *= slope, and adds it to the total."""
+    for j in range(g.size):
+        g[j] *= slope[j]
+        total[j] += g[j]
+
+
+@njit(**INNER)
+def _multiply(tiles, x, x_rows, panels, start, out, out_rows):
+    """The rows of some tiles: out = start + x @ panels; the tables say where each row lies."""
+    one_run = np.zeros(1, np.int64)
+    depth = panels.shape[1]
+    for panel in range(len(panels)):
+        left = panel * WIDTH
+        for tile in range(len(tiles)):
+            first, tall = tiles[tile, 0], tiles[tile, 2]
+            any_tile_from(
+                tall, start, left, out, out_rows, left, x, x_rows, 0, first, one_run, 1, depth, 1,
+                panels, panel * depth * WIDTH, WIDTH,
+            )  # fmt: skip
+
+
+def _suit(x, w1, w2):
+    """Single, many rows, and weights of which a block's share stays in the caches."""
+    arrays = x, w1, w2
+    return (
+        all(a.dtype == np.float32 and a.size > 0 for a in arrays)
+        and len(x) >= FEWEST
+        and max(*w1.shape, *w2.shape) <= 2 * DEPTH
+    )
+
+
+def _whole(n):
+    """n, rounded up to whole tiles."""
+    return n + -n % WIDTH
+
+
+def _room(x, size):
+    """Memory for a row of `size` numbers, and zeros up to whole tiles, for each row of x."""
+    return empty((len(x), _whole(size) + LINE // x.itemsize), x.dtype)
+
+
+def _padded(b):
+    """b (N,) with zeros up to whole tiles."""
+    start = np.zeros(_whole(b.size), b.dtype)
+    start[: b.size] = b
+    return start
+
+
+def _panels(y, depth):
+    """y (K, N) as panels (P, depth, COLUMNS), with zeros for what is not there."""
+    shape = -(-y.shape[1] // WIDTH), depth, WIDTH
+    panels = empty(shape, y.dtype) if depth == len(y) else np.zeros(shape, y.dtype)
+    pack(y, panels)
+    return panels
