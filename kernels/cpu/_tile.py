@@ -124,13 +124,14 @@ def _tiles(height):
 
 
 @functools.cache
-def tile_cover(n):
+def tile_cover(n, mixed=True):
     """Rows 0 .. n - 1 as tiles: (first, end, 1 if it has ROWS rows, 0 if SHORT) of each; and their rows.
 
-    Of all mixtures of both heights that with the fewest rows, then the fewest tiles. The last tile may
-    hang over the end: there the list of rows repeats the last row, which is computed again.
+    Of all mixtures of both heights that with the fewest rows, then the fewest tiles; not mixed,
+    of SHORT alone. The last tile may hang over the end: there the list of rows repeats the last
+    row, which is computed again.
     """
-    most = -(-n // ROWS)
+    most = -(-n // ROWS) if mixed else 0
     mixtures = [
         (tall, max(0, -(-(n - tall * ROWS) // SHORT)))
         for tall in range(max(0, most - SHORT), most + 1)

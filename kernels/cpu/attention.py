@@ -113,16 +113,19 @@ def _row(x):
 
 @njit(**INNER)
 def _softmax(score, weight):
-    """weight = softmax(score); 0 everywhere if all scores are -inf."""
+    """weight = softmax(score); 0 everywhere if all scores are -inf.
+
+    What is computed stays in score, near; weight, which comes from far, is written once.
+    """
     zero, one = score.dtype.type(0), score.dtype.type(1)
     largest = largest_of(score)
     largest = largest if np.isfinite(largest) else zero
     for j in range(score.size):
-        weight[j] = _scalars.exp(score[j] - largest)
-    total = sum_of(weight)
+        score[j] = _scalars.exp(score[j] - largest)
+    total = sum_of(score)
     factor = one / total if total > zero else one
     for j in range(score.size):
-        weight[j] *= factor
+        weight[j] = score[j] * factor
 
 
 def attention_grad(g, q, k, v, mask, keep, causal, scale, weights):

@@ -20,13 +20,15 @@ from . import _scalars
 from ._arrays import LINE, dense, empty
 from ._compiled import INNER, many, threaded
 from ._product import DEPTH, pack, product_of_rows
-from ._tile import any_tile_from, columns, tile_cover
-from ._vectors import part
+from ._tile import ROWS, SHORT, any_tile_from, columns, tile_cover
+from ._vectors import MULTIPLIED, VECTOR_BYTES, part
 from .activation import gelu, gelu_grad, relu, relu_grad
 from .linear import linear, matmul
 
 WIDTH = columns(np.dtype(np.float32))  # of a tile
-TOGETHER = 4  # tiles that make a block of rows
+# Where a processor takes vectors in halves, tiles of few rows keep it as busy, and pass sooner.
+TALL = MULTIPLIED == VECTOR_BYTES
+TOGETHER = 56 // ROWS if TALL else 112 // SHORT  # tiles that make a block of rows
 FEWEST = 128  # rows
 LAYERS = {"relu": (relu, relu_grad), "gelu": (gelu, gelu_grad)}
 
@@ -43,9 +45,10 @@ def feed_forward(x, w1, b1, w2, b2, activation):
     x, size, outputs = dense(x), len(w1), len(w2)
     panels1, panels2 = _panels(w1.T, x.shape[1]), _panels(w2.T, _whole(size))
     h, slope = _room(x, size), _room(x, size)
+    tiles, rows = tile_cover(len(x), TALL)
     y = empty((len(x), _whole(outputs)), x.dtype)
     _forward(
-        many(x, len(x) * (w1.size + w2.size)), *tile_cover(len(x)), x, panels1, _padded(b1), panels2,
+        many(x, len(x) * (w1.size + w2.size)), tiles, rows, x, panels1, _padded(b1), panels2,
         _padded(b2), activation == "gelu", h, slope, y,
     )  # fmt: skip
     return y[:, :outputs], (h, slope)
@@ -88,7 +91,7 @@ def feed_forward_grad(g, x, w1, w2, activation, saved):
         return matmul(gz, w1), matmul(gz.T, x), gz.sum(axis=0), matmul(g.T, h), g.sum(axis=0)
     (h, slope), g, x, size, features = saved, dense(g), dense(x), len(w1), w1.shape[1]
     panels1, panels2 = _panels(w1, _whole(size)), _panels(w2, len(w2))
-    tiles, rows = tile_cover(len(x))
+    tiles, rows = tile_cover(len(x), TALL)
     gz, gx = _room(x, size), empty((len(x), _whole(features)), x.dtype)
     sums = np.zeros((-(-len(tiles) // TOGETHER), _whole(size)), x.dtype)
     _backward(
