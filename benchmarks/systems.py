@@ -110,7 +110,16 @@ def main(argv=None):
     more = ["--quick"] if args.quick else []
     lines = []
     for name in args.names:
-        results = [[run(name, s, args.threads, more) for s in args.seeds] for run in (ours, peer)]
+        results = []
+        for run in (ours, peer):
+            results.append([])
+            for seed in args.seeds:
+                results[-1].append(run(name, seed, args.threads, more))
+                figure, seconds = results[-1][-1]
+                print(
+                    f"{name}, seed {seed}, {run.__name__}: {figure:.4f}, {seconds:.0f} s",
+                    flush=True,
+                )
         lines.append(line(name, args.seeds, results, machine))
         print(lines[-1], flush=True)
     if args.save and not args.quick:
