@@ -66,6 +66,7 @@ def calls(dtype, every_variant=True):
         yield public("relu_max_pool2d", images, *options, False)
         pooled, argmax = reference.max_pool2d(images, *options, False)
         yield public("max_pool2d_grad", pooled, argmax, images.shape, *options)
+        yield public("relu_max_pool2d_grad", pooled, argmax, images.shape, *options)
         yield public("max_pool2d_pick", images, argmax, *options)
         yield public("avg_pool2d", images, pair, pair, none, False, True)
         yield public("avg_pool2d_grad", pooled, images.shape, pair, pair, none, False, True)

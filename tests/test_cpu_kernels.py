@@ -666,15 +666,7 @@ def test_relu_max_pool2d(normal, case):
     x[:1, 0] = -1
     check("relu_max_pool2d", [x, *options])
     y, argmax = reference.relu_max_pool2d(x, *options)
-    g, (kernel, stride, padding, dilation, _) = normal(*y.shape), options
-    check("relu_max_pool2d_grad_b", [g, argmax, kernel])
-    window = stride, padding, dilation
-    if np.prod(kernel) <= 256:  # a tap that does not exist is no index
-        gx = reference.max_pool2d_grad(g, argmax, x.shape, kernel, *window)
-        expected = gx.sum(axis=(0, 2, 3))
-        np.testing.assert_allclose(
-            cpu.relu_max_pool2d_grad_b(g, argmax, kernel), expected, rtol=1e-4, atol=1e-4
-        )
+    check("relu_max_pool2d_grad", [normal(*y.shape), argmax, x.shape, *options[:-1]])
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")

@@ -62,7 +62,7 @@ from .normalize import batch_norm, batch_norm_grad, layer_norm, layer_norm_grad
 from .optim import ADAMS as _ADAMS
 from .optim import adam_, sgd_
 from .pool import MAX_POOL2DS as _MAX_POOL2DS
-from .pool import max_pool2d, max_pool2d_grad, relu_max_pool2d, relu_max_pool2d_grad_b
+from .pool import max_pool2d, max_pool2d_grad, relu_max_pool2d, relu_max_pool2d_grad
 from .recurrent import gru, gru_grad, lstm, lstm_grad, rnn, rnn_grad
 
 # Kernels that exist as ladders, slowest rung first.

@@ -92,13 +92,13 @@ PARTS, LEAST = 8, 16
 
 
 def transformed(w, tile):
-    """Filters w (K, C, 3, 3) at their places, G @ w @ G.T, as panels: (PLACES, P, C, COLUMNS)."""
+    """Filters w (K, C, 3, 3) at their places, G @ w @ G.T, as panels: (PLACES, P * C or more, COLUMNS)."""
     n_filters, channels = w.shape[:2]
     width, places = TILE_BYTES // w.itemsize, (len(tile) + 2) ** 2
     n_panels = -(-n_filters // width)
     taps = np.zeros((channels, 3, 3, n_panels * width), w.dtype)
     taps[..., :n_filters] = w.transpose(1, 2, 3, 0)
-    panels = empty((places, n_panels, channels, width), w.dtype)
+    panels = empty((places, n_panels * channels | 1, width), w.dtype)  # see _odd
     _transform_filters(tile, taps, panels)
     return panels
 
@@ -106,8 +106,8 @@ def transformed(w, tile):
 @njit(**COMPILED)
 def _transform_filters(tile, taps, panels):
     side = len(tile) + 2
-    _, n_panels, channels, width = panels.shape
-    place, tap = n_panels * channels * width, n_panels * width
+    (channels, _, _, tap), (_, rows, width) = taps.shape, panels.shape
+    n_panels, place = tap // width, rows * width
     for c in range(channels):
         for panel in range(n_panels):
             _filter_to_places(
@@ -153,7 +153,7 @@ def parts(tile, out, n):
 
 @threaded
 def forward(parts, tile, x, size, top, left, filters, start, y):
-    """x (N, H', W', C), filters (PLACES, P, C, COLUMNS), start (P * COLUMNS,) -> y (N, OH, OW, K).
+    """x (N, H', W', C), filters as of transformed, start (K,) -> y (N, OH, OW, K).
 
     size: the height and width of the upper left part of x that is convolved.
     """
@@ -169,13 +169,13 @@ def _forward(begin, end, tile, x, size, top, left, filters, start, y):
     rows, columns, n_groups = _tiling(tile, oh, ow, end - begin)
     n_tiles = _at_most(end - begin, n_groups) * rows * columns
     places, results = _room(tile, n_tiles, x.shape[3], filters)
-    width, place = filters.shape[3], results.shape[1] * filters.shape[3]
+    width, place = filters.shape[2], results.shape[1] * filters.shape[2]
     edge, flat = np.empty(m * m * width, x.dtype), y.reshape(-1)
     for group in range(n_groups):
         first, last = _split(begin, end, group, n_groups)
         n_tiles = (last - first) * rows * columns
         _at_places(tile, x, size, first, last, top, left, rows, columns, side, places)
-        for panel in range(filters.shape[1]):
+        for panel in range((n_filters + width - 1) // width):
             _product(places, n_tiles, filters, panel, results)
             k = panel * width
             n_columns = min(width, n_filters - k)
@@ -201,7 +201,7 @@ def _forward(begin, end, tile, x, size, top, left, filters, start, y):
 
 @threaded
 def gradient_x(parts, tile, g, top, left, filters, gx):
-    """g (N, OH, OW, K), filters (PLACES, P, K, COLUMNS) -> gx (N, H, W, C)."""
+    """g (N, OH, OW, K), filters as of transformed -> gx (N, H, W, C)."""
     for i in prange(parts):
         _gradient_x(*_split(0, len(g), i, parts), tile, g, top, left, filters, gx)
 
@@ -214,7 +214,7 @@ def _gradient_x(begin, end, tile, g, top, left, filters, gx):
     rows, columns, n_groups = _tiling(tile, g.shape[1], g.shape[2], end - begin)
     n_tiles = _at_most(end - begin, n_groups) * rows * columns
     places, results = _room(tile, n_tiles, g.shape[3], filters)
-    wide = filters.shape[3]
+    wide = filters.shape[2]
     place = results.shape[1] * wide
     edge, flat = np.empty(side * side * wide, g.dtype), gx.reshape(-1)
     for group in range(n_groups):
@@ -222,7 +222,7 @@ def _gradient_x(begin, end, tile, g, top, left, filters, gx):
         n_tiles = (last - first) * rows * columns
         _at_places(tile, g, g.shape[1:3], first, last, 0, 0, rows, columns, m, places)
         _clear(gx[first:last].reshape(-1))
-        for panel in range(filters.shape[1]):
+        for panel in range((channels + wide - 1) // wide):
             _product(places, n_tiles, filters, panel, results)
             c = panel * wide
             n_columns = min(wide, channels - c)
@@ -350,7 +350,7 @@ def _room(tile, n_tiles, depth, filters):
     places = np.empty((n_places, n_rows, depth), filters.dtype)
     for place in range(n_places):
         _clear(places[place, n_tiles:].reshape(-1))
-    return places, np.empty((n_places, n_rows, filters.shape[3]), filters.dtype)
+    return places, np.empty((n_places, n_rows, filters.shape[2]), filters.dtype)
 
 
 @njit(**INNER)
@@ -402,9 +402,9 @@ def _at_places(tile, images, size, first, end, top, left, rows, columns, side, p
 
 @njit(**INNER)
 def _product(places, n_tiles, filters, panel, results):
-    """places (PLACES, T, C) @ a panel of filters (PLACES, P, C, COLUMNS) -> results (PLACES, T, COLUMNS)."""
+    """places (PLACES, T, C) @ a panel of filters -> results (PLACES, T, COLUMNS)."""
     n_places, room, depth = places.shape
-    _, n_panels, _, width = filters.shape
+    _, filter_rows, width = filters.shape
     steps, one_run = np.arange(ROWS), np.zeros(1, np.int64)
     rows, out_rows = steps * depth, steps * width
     start = np.zeros(width, places.dtype)
@@ -415,7 +415,7 @@ def _product(places, n_tiles, filters, panel, results):
             any_tile_from(
                 i < tall, start, 0, results, out_rows, at * width,
                 places, rows, at * depth, 0, one_run, 1, depth, 1,
-                filters, (place * n_panels + panel) * depth * width, width,
+                filters, (place * filter_rows + panel * depth) * width, width,
             )  # fmt: skip
             at += ROWS if i < tall else SHORT
 

@@ -69,7 +69,7 @@ def conv2d_direct(x, w, b, stride, padding, dilation, groups):
     n, height, width, _ = x.shape
     out = window_counts((height, width), kernel, stride, (0, 0), dilation)
     panels = _panels(w.transpose(2, 3, 1, 0).reshape(-1, n_filters))
-    start = _start(b, panels)
+    start = _start(b, panels.shape[0] * panels.shape[2], x.dtype)
     together = _together(n, out)
     windows = _places((together, *out), _steps(height, width, channels, stride))
     runs, length = _runs(kernel, height, width, channels, dilation)
@@ -139,10 +139,11 @@ def _conv2d_winograd(m, x, w, b, stride, padding, dilation, groups):
         return conv2d_direct(x, w, b, stride, padding, dilation, groups)
     out, tile = window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation), TILES[m]
     (x, size), filters = corner(x), _winograd.transformed(w, tile)
+    start = _start(b, len(w), x.dtype)
     y = empty((len(x), *out, len(w)), x.dtype)
     _winograd.forward(
         many(x, y.size * w[0].size),
-        _winograd.parts(tile, out, len(x)), tile, x, size, *padding, filters, _start(b, filters), y,
+        _winograd.parts(tile, out, len(x)), tile, x, size, *padding, filters, start, y,
     )  # fmt: skip
     return images(y)
 
@@ -468,9 +469,9 @@ def _edge(width, dtype):
     return np.empty(ROWS * width, dtype), np.empty(ROWS, np.int64), rows
 
 
-def _start(b, panels):
-    """What the sums start from: the bias, or zeros; as long as whole panels."""
-    start = np.zeros(panels.shape[-3] * panels.shape[-1], panels.dtype)
+def _start(b, size, dtype):
+    """What the sums start from: the bias, or zeros; and zeros up to a size."""
+    start = np.zeros(size, dtype)
     if b is not None:
         start[: len(b)] = b
     return start

@@ -158,62 +158,50 @@ def max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
     g, argmax = pixels(g), pixels(argmax)
     n, channels, height, width = x_shape
     gx = empty((n, height, width, channels), g.dtype)
-    # windows side by side, all inside: nothing is sent to a pixel twice, so nothing is added
-    inside = g.shape[1] * kernel[0] <= height and g.shape[2] * kernel[1] <= width
-    if kernel == stride and padding == (0, 0) and dilation == (1, 1) and inside:
-        _grad_tiled(many(g, gx.size), g, argmax, *kernel, gx)
+    if _are_tiles(g, x_shape, kernel, stride, padding, dilation):
+        no_sums = np.empty((n, 0), g.dtype)
+        _grad_tiled(many(g, gx.size), g, argmax, *kernel, gx, no_sums)
     else:
-        _grad(
-            many(g, g.size * kernel[0] * kernel[1]),
-            g,
-            argmax,
-            *kernel,
-            *stride,
-            *padding,
-            *dilation,
-            gx,
-        )
+        geometry = *kernel, *stride, *padding, *dilation
+        _grad(many(g, g.size * kernel[0] * kernel[1]), g, argmax, *geometry, gx)
     return images(gx)
 
 
-def relu_max_pool2d_grad_b(g, argmax, kernel):
-    """Gradient of relu_max_pool2d(x + b[:, None, None]) for b: the sum of what reaches each channel of x.
+def relu_max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
+    """Gradient of relu_max_pool2d for x, and for a bias that was added to each channel of x.
 
-    g (N, C, OH, OW), argmax as relu_max_pool2d gave it -> (C,). It reads a number a window instead of
-    the gradient of x, and no zeros; images in parallel.
+    g (N, C, OH, OW), argmax as relu_max_pool2d gave it -> x_shape (N, C, H, W), (C,). For the bias it
+    adds up a number of each window as it passes, not the gradient of x with all its zeros.
     """
     g, argmax = pixels(g), pixels(argmax)
-    sums = np.zeros((len(g), g.shape[3]), g.dtype)
-    _sum_what_reaches(many(g, g.size), g, argmax, kernel[0] * kernel[1], sums)
-    return sums.sum(axis=0)
+    if not _are_tiles(g, x_shape, kernel, stride, padding, dilation):
+        g, argmax = images(g), images(argmax)
+        gx = max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation)
+        return gx, gx.sum(axis=(0, 2)).sum(axis=1)
+    n, channels, height, width = x_shape
+    gx, sums = empty((n, height, width, channels), g.dtype), np.zeros((n, channels), g.dtype)
+    _grad_tiled(many(g, gx.size), g, argmax, *kernel, gx, sums)
+    return images(gx), sums.sum(axis=0)
+
+
+def _are_tiles(g, x_shape, kernel, stride, padding, dilation):
+    """Whether windows lie side by side, all inside: nothing is sent to a pixel twice, so nothing is added."""
+    inside = g.shape[1] * kernel[0] <= x_shape[2] and g.shape[2] * kernel[1] <= x_shape[3]
+    return kernel == stride and padding == (0, 0) and dilation == (1, 1) and inside
 
 
 @threaded
-def _sum_what_reaches(g, argmax, taps, sums):
-    for n in prange(len(g)):
-        _sum_what_reaches_image(np.int64(n), g, argmax, taps, sums)
-
-
-@njit(**INNER)
-def _sum_what_reaches_image(n, g, argmax, taps, sums):
-    """Adds up the pixels of one image of g (N, OH, OW, C) in sums (N, C), but for those without winner."""
-    total, zero = sums[n], g.dtype.type(0)
-    for r in range(g.shape[1]):
-        for s in range(g.shape[2]):
-            sent, winner = g[n, r, s], argmax[n, r, s]
-            for c in range(g.shape[3]):
-                total[c] += sent[c] if winner[c] < taps else zero
-
-
-@threaded
-def _grad_tiled(g, argmax, kh, kw, gx):
+def _grad_tiled(g, argmax, kh, kw, gx, sums):
     for n in prange(len(gx)):
-        _grad_tiled_image(np.int64(n), g, argmax, kh, kw, gx)
+        _grad_tiled_image(np.int64(n), g, argmax, kh, kw, gx, sums[n])
 
 
 @njit(**INNER)
-def _grad_tiled_image(n, g, argmax, kh, kw, gx):
-    """One image of g (N, OH, OW, C) into one of gx (N, H, W, C), each pixel written once."""
+def _grad_tiled_image(n, g, argmax, kh, kw, gx, total):
+    """One image of g (N, OH, OW, C) into one of gx (N, H, W, C), each pixel written once.
+
+    total: (C,), to which the numbers are added that have a winner; or (0,).
+    """
     _, rows, columns, channels = g.shape
     zero = g.dtype.type(0)
     for r in range(gx.shape[1]):
@@ -221,6 +209,9 @@ def _grad_tiled_image(n, g, argmax, kh, kw, gx):
         covered = columns if row < rows else 0
         for column in range(covered):
             sent, winner = g[n, row, column], argmax[n, row, column]
+            if i == 0:
+                for c in range(total.size):
+                    total[c] += sent[c] if winner[c] < kh * kw else zero
             for j in range(kw):
                 pixel, tap = gx[n, r, column * kw + j], i * kw + j
                 for c in range(channels):

@@ -19,7 +19,6 @@ from ..reference import (
     lstm,
     lstm_grad,
     relu,
-    relu_max_pool2d_grad_b,
     rmsprop_,
     rnn,
     rnn_grad,
@@ -75,6 +74,7 @@ from .pool import (
     max_pool2d_grad,
     max_pool2d_pick,
     relu_max_pool2d,
+    relu_max_pool2d_grad,
 )
 
 # Kernels that exist as ladders, slowest rung first.

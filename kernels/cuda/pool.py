@@ -87,6 +87,15 @@ def max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
     return undo(gx)
 
 
+def relu_max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
+    """Gradient of relu_max_pool2d for x, and for a bias that was added to each channel of x.
+
+    g (N, C, OH, OW), argmax as relu_max_pool2d gave it -> x_shape (N, C, H, W), (C,)
+    """
+    gx = max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation)
+    return gx, gx.sum(axis=(0, 2)).sum(axis=1)
+
+
 def max_pool2d_pick(x, argmax, kernel, stride, padding, dilation):
     """The element of each window that argmax names: the adjoint of max_pool2d_grad.
 

@@ -52,6 +52,6 @@ from .pool import (
     max_pool2d_grad,
     max_pool2d_pick,
     relu_max_pool2d,
-    relu_max_pool2d_grad_b,
+    relu_max_pool2d_grad,
 )
 from .recurrent import gru, gru_grad, lstm, lstm_grad, rnn, rnn_grad

@@ -46,15 +46,6 @@ def relu_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
     return xp.maximum(y, 0), xp.where(y > 0, argmax, number(taps)).astype(number)
 
 
-def relu_max_pool2d_grad_b(g, argmax, kernel):
-    """Gradient of relu_max_pool2d(x + b[:, None, None]) for b: the sum of what reaches each channel of x.
-
-    g (N, C, OH, OW), argmax as relu_max_pool2d gave it -> (C,)
-    """
-    reaches = (argmax < kernel[0] * kernel[1]).astype(g.dtype)
-    return (g * reaches).sum(axis=(0, 2)).sum(axis=1)
-
-
 def max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
     """Gradient of max_pool2d: each g goes to the winner of its window.
 
@@ -73,6 +64,15 @@ def max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
         else:
             gx[tap] += g * won
     return _unpad(gx, x_shape, padding)
+
+
+def relu_max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
+    """Gradient of relu_max_pool2d for x, and for a bias that was added to each channel of x.
+
+    g (N, C, OH, OW), argmax as relu_max_pool2d gave it -> x_shape (N, C, H, W), (C,)
+    """
+    gx = max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation)
+    return gx, gx.sum(axis=(0, 2)).sum(axis=1)
 
 
 def max_pool2d_pick(x, argmax, kernel, stride, padding, dilation):

@@ -85,7 +85,7 @@ FLOPS = {
     "max_pool2d": lambda y, x, kernel, *options: y.size * (math.prod(kernel) - 1),
     "relu_max_pool2d": lambda y, x, kernel, *options: y.size * math.prod(kernel),
     "max_pool2d_grad": each(1),
-    "relu_max_pool2d_grad_b": lambda gb, g, *options: g.size,
+    "relu_max_pool2d_grad": lambda grads, g, *options: 2 * g.size,
     "relu": each(1),
     "relu_grad": each(1),
     "sigmoid": each(3),

@@ -39,11 +39,11 @@ def conv2d_relu_max_pool2d(
     window = check_pool(name, z, 2, pool_kernel, pool_stride, 0)
     y, argmax = k.relu_max_pool2d(z, *window, False)
     z_shape = z.shape
-    grad_z = once(lambda g: k.max_pool2d_grad(g, argmax, z_shape, *window))
+    grads = once(lambda g: k.relu_max_pool2d_grad(g, argmax, z_shape, *window))
     return y, (
-        lambda g: crop(k.conv2d_grad_x(grad_z(g), w, padded, *convolution), size),
-        lambda g: k.conv2d_grad_w(grad_z(g), x, w.shape, *convolution),
-        lambda g: k.relu_max_pool2d_grad_b(g, argmax, pool_kernel),
+        lambda g: crop(k.conv2d_grad_x(grads(g)[0], w, padded, *convolution), size),
+        lambda g: k.conv2d_grad_w(grads(g)[0], x, w.shape, *convolution),
+        lambda g: grads(g)[1],
     )
 
 

@@ -212,6 +212,11 @@ def _kernel_relu_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
     return _kernel_max_pool2d_pick(x, argmax, kernel, stride, padding, dilation), argmax
 
 
+def _kernel_relu_max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
+    gx = _kernel_max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation)
+    return gx, gx.sum(axis=(0, 2, 3))
+
+
 def _kernel_max_pool2d_grad(g, argmax, x_shape, kernel, stride, padding, dilation):
     return max_pool2d_grad(
         g,
@@ -259,6 +264,7 @@ KERNELS_ON_TENSORS = {
     "max_pool2d_grad": _kernel_max_pool2d_grad,
     "max_pool2d_pick": _kernel_max_pool2d_pick,
     "relu_max_pool2d": _kernel_relu_max_pool2d,
+    "relu_max_pool2d_grad": _kernel_relu_max_pool2d_grad,
     "avg_pool2d": _kernel_avg_pool2d,
     "avg_pool2d_grad": _kernel_avg_pool2d_grad,
 }
