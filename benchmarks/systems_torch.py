@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import tinygrad_zen as tz
 from tinygrad_zen import data, nn
 from tinygrad_zen.recipes import cifar10
 
@@ -284,11 +283,14 @@ def gan(recipe, args):
 class Bert(torch.nn.Module):
     """A BERT of ours with its head, from its weights: as much of it as the recipe uses."""
 
-    def __init__(self, start):
+    def __init__(self, start, config):
         super().__init__()
-        self.config = start.bert.config
+        self.config = config
         self.weights = torch.nn.ParameterDict(
-            {name.replace(".", "/"): torch.from_numpy(v) for name, v in start.state_dict().items()}
+            {
+                name.removeprefix("lm.").replace(".", "/"): torch.from_numpy(v)
+                for name, v in start.state_dict().items()
+            }
         )
 
     def weight(self, name):
@@ -331,17 +333,24 @@ class Bert(torch.nn.Module):
             x = self.norm(f"{layer}.output.LayerNorm", x + y)
         return x
 
-    def guess(self, ids, mask, places):
-        x = self.encode(ids, mask)[torch.from_numpy(places)]
-        transform = "cls.predictions.transform"
+    def mean(self, states, mask):
+        share = torch.from_numpy(mask / mask.sum(axis=1, keepdims=True)).float()
+        return (states * share[:, :, None]).sum(dim=1)
+
+    def predict(self, name, x):
+        transform = f"{name}.predictions.transform"
         x = self.norm(f"{transform}.LayerNorm", F.gelu(self.dense(f"{transform}.dense", x)))
         table = self.weight("bert.embeddings.word_embeddings.weight")
-        return F.linear(x, table, self.weight("cls.predictions.bias"))
+        return F.linear(x, table, self.weight(f"{name}.predictions.bias"))
+
+    def guess(self, ids, mask, places):
+        x = self.encode(ids, mask)
+        return self.predict("cls", x[torch.from_numpy(places)]), self.predict(
+            "whole", self.mean(x, mask)
+        )
 
     def forward(self, ids, mask):
-        share = torch.from_numpy(mask / mask.sum(axis=1, keepdims=True)).float()
-        mean = (self.encode(ids, mask) * share[:, :, None]).sum(dim=1)
-        return self.dense("classifier", self.drop(mean, 0.3))
+        return self.dense("classifier", self.drop(self.mean(self.encode(ids, mask), mask), 0.3))
 
 
 def sentiment_bert(recipe, args):
@@ -349,7 +358,9 @@ def sentiment_bert(recipe, args):
     tokenizer = data.WordPiece.train(train, args.pieces)
     x, x_dev, x_test = (recipe.encode(tokenizer, t, args.length) for t in (train, dev, test))
     sizes = recipe.config(len(tokenizer), args.length)
-    net = Bert(recipe.Net(nn.BertModel(sizes, pooler=False)))
+    # drawn in the recipe's order, so that the weights are the same
+    guesser = None if args.scratch else Bert(recipe.Guesser(sizes), sizes)
+    net = Bert(recipe.Net(nn.BertModel(sizes, pooler=False)), sizes)
 
     def steps(net, batches, epochs, lr, loss_of):
         """Train with the recipe's schedule; a value after each epoch."""
@@ -375,12 +386,14 @@ def sentiment_bert(recipe, args):
         return float((torch.cat(parts).numpy().argmax(axis=1) == y).mean())
 
     started = time.perf_counter()
-    if not args.scratch:
-        guesser = Bert(nn.BertForMaskedLM(sizes))
+    if guesser:
+        rare = recipe.rarity(tokenizer, x[0])
 
         def guess_loss(ids, mask):
-            read, places = tokenizer.mask_pieces(ids, tz.default_generator(), recipe.HIDDEN)
-            return F.cross_entropy(guesser.guess(read, mask, places), torch.from_numpy(ids[places]))
+            read, places, shares = recipe.hide(tokenizer, ids, rare)
+            scores, whole = guesser.guess(read, mask, places)
+            words = F.cross_entropy(whole, torch.from_numpy(shares), reduction="sum")
+            return F.cross_entropy(scores, torch.from_numpy(ids[places])) + words
 
         batches = data.DataLoader(*x, batch_size=args.batch_size, seed=args.seed)
         epochs = recipe.pretraining_epochs(args)
@@ -392,7 +405,7 @@ def sentiment_bert(recipe, args):
         return F.cross_entropy(net(ids, mask), torch.from_numpy(labels))
 
     best, kept = 0, None
-    batches = data.DataLoader(*x, y, batch_size=args.batch_size, seed=args.seed)
+    batches = recipe.label_batches(args, tokenizer, *x, y)
     for _ in steps(net, batches, args.epochs, args.lr, label_loss):
         value = accuracy(x_dev, y_dev)
         if value > best:

@@ -340,3 +340,11 @@ def test_pieces_are_hidden_in_the_shares_of_the_paper():
     assert shares[0] == pytest.approx(0.8, abs=0.02)
     assert shares[1] == pytest.approx(0.1 + 0.1 / 15, abs=0.02)  # one of fifteen pieces is itself
     assert set(np.unique(read[guess])) == {tokenizer.mask, *range(5, 20)}
+
+
+def test_each_piece_can_be_hidden_with_its_own_share():
+    tokenizer = data.WordPiece(PIECES)
+    ids = np.tile([7, 8, 9, tokenizer.sep], (2000, 1))
+    shares = np.tile([0.0, 0.3, 1.0, 1.0], (2000, 1))
+    guess = tokenizer.mask_pieces(ids, np.random.default_rng(0), shares)[1]
+    np.testing.assert_allclose(guess.mean(axis=0), [0, 0.3, 1, 0], atol=0.03)

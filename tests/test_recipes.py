@@ -321,7 +321,7 @@ def test_text_lstm_learns_from_real_reviews(capsys, tmp_path):
 def test_sentiment_bert_learns_from_real_reviews(capsys, tmp_path):
     assert run(capsys, "sentiment-bert", "--quick", "--out", tmp_path)[0] == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["accuracy"] > 0.65  # 0.5 is chance; 0.75 was measured
+    assert figures["accuracy"] > 0.65  # 0.5 is chance; 0.74 was measured
 
 
 def stop_at(monkeypatch, number):
@@ -353,7 +353,7 @@ def test_sentiment_bert_stopped_while_it_guesses_words(capsys, tmp_path, few, mo
 
 
 def test_sentiment_bert_from_scratch_and_from_files(capsys, tmp_path, few):
-    options = ["sentiment-bert", "--quick", "--epochs", 1, "--pieces", 60]
+    options = ["sentiment-bert", "--quick", "--epochs", 1, "--pieces", 60, "--pretrain-epochs", 4]
     assert run(capsys, *options, "--out", tmp_path / "one")[0] == 0
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert {"bert", "pretraining.csv", "pretraining.png", "attention.png"} <= names

@@ -160,8 +160,9 @@ class WordPiece:
     def mask_pieces(self, ids, rng, share=0.15):
         """Hide pieces for a network to guess: integers (...) -> (what it reads, bools: what to guess).
 
-        Each piece but those in SPECIAL is to be guessed with probability `share`. Of those eight in ten read
-        [MASK], one in ten any piece, and one in ten itself. rng: a NumPy generator. Devlin et al. 2019.
+        Each piece but those in SPECIAL is to be guessed with probability `share`, a number or an array like
+        ids. Of those eight in ten read [MASK], one in ten any piece, and one in ten itself. rng: a NumPy
+        generator. Devlin et al. 2019.
         """
         words = np.ones(len(self), bool)
         words[[self.ids[name] for name in SPECIAL]] = False

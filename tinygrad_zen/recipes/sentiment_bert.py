@@ -6,17 +6,23 @@ without their labels, with some pieces hidden that it must guess (pre-training);
 best one are tested. --scratch leaves pre-training out. --bert FOLDER fine-tunes a BERT from files: one of
 Hugging Face's, or the folder `bert` that an earlier run left.
 
-So few sentences teach a net little by their words alone: in a trial with one seed, 15 epochs of guessing and
-4 of labels at a rate of 5e-4, the test accuracy was 0.775, and 0.789 from scratch.
+Guessing pays, though 6,920 sentences teach little by their words alone. Test accuracy with seeds 0, 1, 2:
+0.7996, 0.7979, 0.7891, and 0.7963, 0.7891, 0.7831 from scratch; in the mean 0.7955 and 0.7895 (on the
+development part 0.789 and 0.788). A sample of 1,821 sentences has a standard error of 0.009. With seed 0,
+guessing as in the paper, common pieces as often as rare ones and none from the whole sentence, did not pay:
+0.775 against 0.789.
 """
 
 import argparse
 import time
 from pathlib import Path
 
+import numpy as np
+
 import tinygrad_zen as tz
 import tinygrad_zen.nn.functional as F
 from tinygrad_zen import data, nn, optim, view
+from tinygrad_zen.nn.bert import BertPredictions
 from tinygrad_zen.train import EarlyStopping, LearningRate, Model
 from tinygrad_zen.train.history import History
 from tinygrad_zen.train.progress import progress
@@ -37,8 +43,10 @@ from .common import (
 CLASSES = ("blame", "praise")
 PRETRAINING_RATE = 2e-3
 HIDDEN = (
-    0.3  # the share of pieces to be guessed: more than in the paper, for there are few sentences
+    0.4  # the share of pieces that are hidden: more than in the paper, for there are few sentences
 )
+GUESSED = 0.35  # of those, the share that is guessed at its place
+RARE = 1e-3  # the share of all pieces from which on a piece counts less, as in word2vec
 
 
 def add_arguments(parser):
@@ -49,15 +57,22 @@ def add_arguments(parser):
         "--bert", type=Path, metavar="FOLDER", help="fine-tune this BERT, pre-train none"
     )
     parser.add_argument(
-        "--pretrain-epochs", type=positive, help="default: 20, with --quick 2", metavar="EPOCHS"
+        "--pretrain-epochs", type=positive, help="default: 16, with --quick 2", metavar="EPOCHS"
     )
     parser.add_argument(
-        "--pieces", type=positive, default=4000, help="that are known (%(default)s)"
+        "--pieces", type=positive, default=8000, help="that are known (%(default)s)"
     )
     parser.add_argument(
         "--length", type=positive, default=40, help="pieces of a sentence (%(default)s)"
     )
     parser.add_argument("--lr", type=float, default=1e-3, help="of fine-tuning (%(default)s)")
+    parser.add_argument(
+        "--cover",
+        type=float,
+        default=0.3,
+        metavar="SHARE",
+        help="of pieces that are hidden while labels are learned, a kind of dropout (%(default)s)",
+    )
 
 
 def config(pieces, length):
@@ -86,9 +101,13 @@ class Net(nn.Module):
 
     def forward(self, ids, mask):
         states = self.bert(ids, mask).last_hidden_state
-        share = mask / mask.sum(axis=1, keepdims=True)
-        mean = (states * share.reshape((*mask.shape, 1))).sum(axis=1)
-        return self.classifier(self.dropout(mean))
+        return self.classifier(self.dropout(mean_state(states, mask)))
+
+
+def mean_state(states, mask):
+    """The mean over what is text: states (N, T, H), mask (N, T) -> (N, H)."""
+    share = mask / mask.sum(axis=1, keepdims=True)
+    return (states * share.reshape((*mask.shape, 1))).sum(axis=1)
 
 
 def samples(args):
@@ -114,12 +133,54 @@ def warm_up(optimizer, steps, share=0.1):
 
 
 def pretraining_epochs(args):
-    return args.pretrain_epochs or (2 if args.quick else 20)
+    return args.pretrain_epochs or (2 if args.quick else 16)
+
+
+class Guesser(nn.Module):
+    """A BERT with two heads: which piece is hidden at a place, and which are hidden in a sentence.
+
+    The first is that of the paper. The second sees the mean of the states alone, and so teaches this mean,
+    of which the labels are made later, to stand for the whole sentence.
+    """
+
+    def __init__(self, config):
+        self.lm = nn.BertForMaskedLM(config)
+        self.whole = BertPredictions(config)
+
+    def forward(self, ids, mask, places):
+        """-> scores (K, pieces) of the K places, and of each sentence (N, pieces)."""
+        bert = self.lm.bert
+        states, table = bert(ids, mask).last_hidden_state, bert.embeddings.word_embeddings.weight
+        return self.lm.cls(states[places], table), self.whole(mean_state(states, mask), table)
+
+
+def rarity(tokenizer, ids):
+    """How much each piece counts, (pieces,): 1 for the rare ones, less than 1 for the likes of "the"."""
+    counts = np.bincount(ids.ravel(), minlength=len(tokenizer))
+    counts[[tokenizer.ids[name] for name in data.wordpiece.SPECIAL]] = 0
+    often = counts / counts.sum()
+    return np.minimum(1, np.sqrt(RARE / np.maximum(often, RARE))) * (counts > 0)
+
+
+def hide(tokenizer, ids, rare):
+    """What the net reads (N, T), the places to guess (N, T), the hidden pieces as shares (N, pieces).
+
+    Every piece is hidden with a probability by its rarity, HIDDEN on average. The places to guess are a
+    part of them: to guess all would take twice as long.
+    """
+    rng = tz.default_generator()
+    share = rare[ids]
+    read, hidden = tokenizer.mask_pieces(ids, rng, HIDDEN * share / share[share > 0].mean())
+    shares = np.zeros((len(ids), len(rare)), np.float32)
+    rows, columns = np.nonzero(hidden)
+    np.add.at(shares, (rows, ids[rows, columns]), rare[ids[hidden]])
+    return read, hidden & (rng.random(ids.shape) < GUESSED), shares / shares.sum()
 
 
 def pretrain(args, tokenizer, ids, mask):
     """A BERT that has learned to guess hidden pieces of the sentences: ids, mask (N, T)."""
-    net = nn.BertForMaskedLM(config(len(tokenizer), args.length))
+    net = Guesser(config(len(tokenizer), args.length))
+    rare = rarity(tokenizer, ids)
     epochs = pretraining_epochs(args)
     loader = data.DataLoader(ids, mask, batch_size=args.batch_size, seed=args.seed)
     optimizer = optim.AdamW(net.parameters(), lr=PRETRAINING_RATE)
@@ -133,16 +194,19 @@ def pretrain(args, tokenizer, ids, mask):
             epoch, started = loader.epoch, time.perf_counter()
             bar.start_epoch(epoch, len(loader), loader.position)
             for pieces, text in loader:
-                read, guess = tokenizer.mask_pieces(pieces, tz.default_generator(), HIDDEN)
+                read, places, shares = hide(tokenizer, pieces, rare)
                 optimizer.zero_grad()
-                scores, target = net(read, text, positions=guess), pieces[guess]
-                loss = F.cross_entropy(scores, tz.tensor(target))
-                loss.backward()
+                scores, whole = net(read, text, places)
+                target = pieces[places]
+                guess = F.cross_entropy(scores, tz.tensor(target))
+                words = F.cross_entropy(whole, tz.tensor(shares), reduction="sum")
+                (guess + words).backward()
                 optim.clip_grad_norm_(net.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
                 right = float((scores.numpy().argmax(axis=1) == target).mean())
-                means.add(len(target), masked_loss=loss.item(), masked_accuracy=right)
+                means.add(len(target), masked_loss=guess.item(), masked_accuracy=right)
+                means.add(len(pieces), sentence_loss=words.item())
                 bar.batch(means.values)
                 keeper.step()
             values = means.take() | {"time": time.perf_counter() - started}
@@ -153,9 +217,9 @@ def pretrain(args, tokenizer, ids, mask):
         bar.close()
     history.save(args.out / "pretraining.csv")
     history.plot().savefig(args.out / "pretraining.png")
-    net.tokenizer = tokenizer
-    net.save_pretrained(args.out / "bert")
-    return net
+    net.lm.tokenizer = tokenizer
+    net.lm.save_pretrained(args.out / "bert")
+    return net.lm.bert
 
 
 def beginning(args, texts):
@@ -170,9 +234,20 @@ def beginning(args, texts):
     if args.scratch:
         return Net(nn.BertModel(config(len(tokenizer), args.length), pooler=False)), tokenizer
     print("hidden words are guessed")
-    net = Net(pretrain(args, tokenizer, *encode(tokenizer, texts, args.length)).bert)
+    net = Net(pretrain(args, tokenizer, *encode(tokenizer, texts, args.length)))
     print("labels are learned")
     return net, tokenizer
+
+
+def label_batches(args, tokenizer, ids, mask, y):
+    """Batches to learn labels from, in which some pieces are hidden, others in each epoch."""
+
+    def cover(ids, rng):
+        return tokenizer.mask_pieces(ids, rng, args.cover)[0]
+
+    return data.DataLoader(
+        ids, mask, y, batch_size=args.batch_size, seed=args.seed, transform=cover
+    )
 
 
 def main(args):
@@ -188,7 +263,7 @@ def main(args):
     model = Model(net)
     optimizer = optim.AdamW(net.parameters(), lr=args.lr)
     model.compile(optimizer, "cross_entropy", metrics=["accuracy"], clip_norm=1.0)
-    batches = data.DataLoader(*x, y, batch_size=args.batch_size, seed=args.seed)
+    batches = label_batches(args, tokenizer, *x, y)
     best = EarlyStopping("val_accuracy", patience=args.epochs, restore_best_weights=True)
     schedule = LearningRate(warm_up(optimizer, args.epochs * len(batches)), every="batch")
     # a training that was stopped while it guessed words has no checkpoint of this part yet
