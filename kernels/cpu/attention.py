@@ -80,8 +80,12 @@ def _head(tiles, rows, q, k, v, mask, mask_row, keep, keep_row, causal, scale, w
     used = np.empty((ROWS if dropped else 0, n_keys), q.dtype)
     # where rows lie: the queries', those of a tile, and those of weights
     order = np.arange(len(rows))
-    q_rows, score_rows, result_rows = rows * _row(q), order * padded, order * outputs
+    q_rows, score_rows = rows * _row(q), order * padded
     used_rows = (order if dropped else rows) * n_keys
+    # whole tiles are written where they belong; what hangs over is copied from beside
+    whole = v.shape[1] == outputs
+    target = part(y, 0, 0) if whole else part(result, 0, 0)
+    target_rows = rows * _row(y) if whole else order * outputs
     for tile in range(len(tiles)):
         first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
         seen = min(n_keys, end) if causal else n_keys
@@ -99,8 +103,9 @@ def _head(tiles, rows, q, k, v, mask, mask_row, keep, keep_row, causal, scale, w
                 factor = part(keep, row * keep_row, n_keys)
                 _times(weight, factor, part(used, at * n_keys, n_keys))
         _multiply(tall, first, used if dropped else weights, used_rows, -first * n_keys if dropped else 0,
-                  values, seen, v.shape[1], result, result_rows, -first * outputs, none)  # fmt: skip
-        for row in range(first, end):
+                  values, seen, v.shape[1], target, target_rows, 0 if whole else -first * outputs,
+                  none)  # fmt: skip
+        for row in range(first, first if whole else end):
             at = (row - first) * outputs
             _copy(part(result, at, v.shape[1]), part(y, row * _row(y), v.shape[1]))
 
@@ -174,7 +179,10 @@ def _head_grad(
     used = np.empty((BLOCK_ROWS if dropped else 0, n_keys), q.dtype)
     sums_k, sums_v = np.zeros((n_keys, wide_k), q.dtype), np.zeros((n_keys, wide_v), q.dtype)
     order = np.arange(len(rows))
-    g_rows, score_rows, result_rows = rows * _row(g), order * padded, order * wide_k
+    g_rows, score_rows = rows * _row(g), order * padded
+    whole = k.shape[1] == wide_k
+    target = part(gq, 0, 0) if whole else part(result, 0, 0)
+    target_rows = rows * _row(gq) if whole else order * wide_k
     sums_k_rows, sums_v_rows = key_rows * wide_k, key_rows * wide_v
     tile = 0
     while tile < len(tiles):  # a block of queries
@@ -197,8 +205,8 @@ def _head_grad(
                 _softmax_grad(weight, gradient)
                 _clear(part(scores, at * padded + own, padded - own))
             _multiply(tall, first, scores, score_rows, -top * padded, keys, seen, k.shape[1],
-                      result, result_rows, -first * wide_k, none)  # fmt: skip
-            for row in range(first, end):
+                      target, target_rows, 0 if whole else -first * wide_k, none)  # fmt: skip
+            for row in range(first, first if whole else end):
                 at = (row - first) * wide_k
                 _copy(part(result, at, k.shape[1]), part(gq, row * _row(gq), k.shape[1]))
             tile, bottom = tile + 1, end
