@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -834,3 +835,49 @@ def test_it_is_faster(backend):
         return min(times)
 
     assert best(step) < 0.8 * best(run.step)
+
+
+def test_kernels_only_read_what_they_say_they_read():
+    """Every array that a compiled function names in @reading is the same after a call as before."""
+    listening = pytest.importorskip("tinygrad_zen.kernels.cpu._listening")
+    from tinygrad_zen.kernels import cpu
+
+    seen = set()
+
+    def hear(function, args):
+        reads = getattr(function.py_func, "reads", frozenset())
+        names = function.py_func.__code__.co_varnames[: len(args)]
+        assert reads <= set(names), function
+        seen.update({function.py_func.__name__.removesuffix("_parallel")} if reads else ())
+        before = {n: a.copy() for n, a in zip(names, args, strict=True) if n in reads}
+        result = listening.unheard(function, args)
+        for name, array in zip(names, args, strict=True):
+            if name in reads:
+                np.testing.assert_array_equal(array, before[name], f"{function}: {name}")
+        assert not {id(a) for a in listening.written(function, args)} & {
+            id(a) for n, a in zip(names, args, strict=True) if n in reads
+        }
+        return result
+
+    rng = np.random.default_rng(0)
+    x, w, b, g = (rng.standard_normal(s).astype("f") for s in [(9, 5), (12, 5), 12, (9, 12)])
+    large, wide = rng.standard_normal((2, 256, 260)).astype("f")
+    t, labels = (g > 0).astype("f"), rng.integers(0, 12, 9)
+    with listening.listening(hear, [cpu]):
+        for values, weights, bias in ((x, w, b), (large, wide, wide[0, :256])):
+            cpu.linear(values, weights, bias)
+            cpu.linear_activation(values, weights, bias, "relu")
+        cpu.linear_activation(large[:8], wide, wide[0, :256], "relu")
+        cpu.linear_grad(g, x)
+        cpu.matmul(g, w)
+        for forward, backward in (
+            (cpu.bce_with_logits, cpu.bce_with_logits_grad),
+            (cpu.bce_with_logits_mean, cpu.bce_with_logits_mean_grad),
+        ):
+            backward(forward(g, t), g, t)
+        losses, logp = cpu.cross_entropy(g, labels, None, 0.1)
+        cpu.cross_entropy_grad(losses, logp, labels, None, 0.1)
+    modules = [m for n, m in sys.modules.items() if n.startswith("tinygrad_zen.kernels.cpu.")]
+    functions = [getattr(v, "serial", v) for m in modules for v in vars(m).values()]
+    declared = {f.py_func for f in functions if hasattr(getattr(f, "py_func", None), "reads")}
+    assert seen == {f.__name__ for f in declared}
