@@ -60,11 +60,10 @@ def pytorch(network, start, x, y, dtype="float32", channels_last=False):
 
 def engines(network):
     """{name: a function of (network, weights, x, y) that gives gradients in float32} for those here."""
-    found = {
-        name: lambda *a, name=name: ours(*a, name)
-        for name in BACKENDS
-        if tz.backends()[name] == "usable"
-    }
+    names = [name for name in BACKENDS if tz.backends()[name] == "usable"]
+    if network.image and "numba" in names:
+        names.append("numba[winograd=4]")
+    found = {name: lambda *a, name=name: ours(*a, name) for name in names}
     if has_torch():
         found["torch"] = pytorch
         if network.image:

@@ -49,6 +49,7 @@ ENGINES = {
     "numpy": Engine("engine_ours", "numpy"),
     "numba": Engine("engine_ours", "numba", ("numba",)),
     "numba-captured": Engine("engine_ours", "numba captured", ("numba",)),
+    "numba-winograd-4": Engine("engine_ours", "numba[winograd=4]", ("numba",), images=True),
     "cupy": Engine("engine_ours", "cupy", ("cupy",), ("cuda",)),
     "cuda": Engine("engine_ours", "cuda", ("cupy", "numba"), ("cuda",)),
     "torch": Engine("engine_torch", "", ("torch",), BOTH),
@@ -70,7 +71,8 @@ def available(device="cpu"):
         usable = all(importlib.util.find_spec(package) for package in engine.needs)
         if engine.ours:
             backend, *captured = engine.variant.split()
-            usable = states[backend] == "usable" and (not captured or hasattr(tz, "capture"))
+            usable = states[backend.partition("[")[0]] == "usable"
+            usable = usable and (not captured or hasattr(tz, "capture"))
         if usable and device in engine.devices:
             found.append(name)
     return found
