@@ -13,12 +13,12 @@ def on_pieces(kernel):
     """
 
     @functools.wraps(kernel)
-    def run(w, g, *rest):
+    def run(w, g, *rest, **options):
         if not isinstance(w, list):
-            return kernel(w, g, *rest)
+            return kernel(w, g, *rest, **options)
         join = namespace(w[0]).concatenate
         packed = join(w, axis=None)
-        kernel(packed, join(g, axis=None) if isinstance(g, list) else g, *rest)
+        kernel(packed, join(g, axis=None) if isinstance(g, list) else g, *rest, **options)
         first = 0
         for piece in w:
             piece[...] = packed[first : first + piece.size].reshape(piece.shape)

@@ -120,6 +120,7 @@ def choice(op, module):
     kernel, rungs = getattr(module, op), ladders(module)[op]
     if kernel in rungs:
         return [kernel], "at every size"
+    kernel = inspect.unwrap(kernel)
     chooser, named = _chooser(kernel, rungs)
     if len(named) == 1:
         # what its docstring says beyond that of the reference is about the choice
