@@ -8,7 +8,8 @@ Gradients: the networks of train.py at their first weights, in float32, by our b
 against the same gradients in float64 (by our numpy backend; PyTorch's float64 must agree with it to
 1e-9, or nothing is shown). The error of a batch is that of the whole gradient as one vector,
 |g - g64| / |g64| in the Euclidean norm; the largest error of one weight is measured by the largest
-gradient of its array. Shown are the median and the worst over batches.
+gradient of its array. Shown are the median and the worst over batches: in a rare batch, rounding turns a
+ReLU on or makes another element the largest of its window, in any library, and that is a step, not an error.
 
 Recipes: the test accuracy that a recipe reaches from each seed with the plain kernels (numpy) and with
 the fast ones (numba). Both see the same weights and batches; rounding alone tells them apart.
