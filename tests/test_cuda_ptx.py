@@ -54,7 +54,8 @@ def kernels(dtype):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_device, "enqueue", catch)
         for _, function, *arguments in calls(dtype, ALL):
-            function(*arguments)
+            with np.errstate(all="ignore"):  # results are whatever was in memory: nothing is run
+                function(*arguments)
     return found
 
 
