@@ -8,10 +8,11 @@ import numpy as np
 from numba import njit
 
 from . import _scalars
-from ._compiled import COMPILED, INNER, REORDERED, reading
+from ._compiled import COMPILED, INNER, reading
 from ._product import pack
 from ._tile import ROWS, SHORT, VECTORS, any_tile_from, turn_square
 from ._vectors import VECTOR_BYTES
+from .activation import dot
 
 SINGLE = np.dtype("float32")
 SMALL = 1 << 15  # multiply-adds: up to here BLAS takes longer to begin than to compute
@@ -50,7 +51,7 @@ def dense_layer(x, w, b, activation, y):
     if min(y.shape) < NARROW:  # where turning w would take longer than the product
         for r in range(len(x)):
             for o in range(len(w)):
-                y[r, o] = _dot(x[r], w[o]) + b[o]
+                y[r, o] = dot(x[r], w[o]) + b[o]
     else:
         _product(x, x.shape[1], 1, w.T, b, y)
     if activation != NO_ACTIVATION:
@@ -142,11 +143,3 @@ def _turn(x, out):
     for r in range(rest, n_rows):
         for c in range(n_columns):
             out[r, c] = x[c, r]
-
-
-@njit(**REORDERED)
-def _dot(x, y):
-    total = x.dtype.type(0)
-    for i in range(x.size):
-        total += x[i] * y[i]
-    return total
