@@ -693,6 +693,22 @@ print(faults(10))
     assert int(faults) < 100  # a page fault for each page of each array would be some 10,000
 
 
+def test_scipy_is_loaded_when_compiled_code_needs_it():
+    """Not by the backend, which saves 16 MB; np.dot of somebody's own compiled function has it load."""
+    before, product, after = run(
+        """
+import sys
+import numba, numpy as np, tinygrad_zen as tz
+tz.set_backend("numba")
+tz.tensor([1.0]).tanh()
+print("scipy.linalg" in sys.modules)
+print(numba.njit(lambda x: np.dot(x, x))(np.full((2, 2), 3.0))[0, 0])
+print("scipy.linalg" in sys.modules)
+"""
+    ).split()
+    assert (before, product, after) == ("False", "18.0", "True")
+
+
 def test_images_cut_from_larger_ones_are_convolved_where_they_lie():
     rng = np.random.default_rng(0)
     whole = rng.standard_normal((3, 13, 14, 16)).transpose(0, 3, 1, 2)

@@ -29,7 +29,7 @@ class _Blocks(threading.local):
         """
         keep_freed_memory()
         if self.total + size > LIMIT:
-            self.by_size, self.total = {}, 0  # a block in use stays with its arrays
+            self.let_go()
         block = np.empty(size + PAGE + LINE, np.uint8)
         self.total += size
         blocks, starts = self.by_size.setdefault(size, ([], []))
@@ -37,6 +37,10 @@ class _Blocks(threading.local):
         self.count += 1
         starts.append(-block.ctypes.data % LINE + self.count * 5 % (PAGE // LINE) * LINE)
         return blocks, starts
+
+    def let_go(self):
+        """Keep none of the blocks; one that is in use stays with its arrays."""
+        self.by_size, self.total = {}, 0
 
 
 _blocks = _Blocks()

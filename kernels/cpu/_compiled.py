@@ -1,10 +1,32 @@
 """How the kernels of this folder are compiled, and when they use more than one thread."""
 
+from importlib import import_module
+from importlib.util import find_spec
 from types import FunctionType
 
 import numba
 import numpy as np
 from numba import njit
+
+
+def _spare_scipy():
+    """Load Numba's functions of arrays without SciPy's linear algebra: 16 MB and a tenth of a second.
+
+    Numba imports it there to find out whether it is installed. What computes with it (np.dot in a
+    compiled function, none of ours) imports it again, and then gets it.
+    """
+    linalg = import_module("numba.np.linalg")
+    usual = getattr(linalg, "ensure_blas", None)
+    if usual is None or find_spec("scipy.linalg") is None:
+        return
+    linalg.ensure_blas = lambda: None
+    try:
+        import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = usual
+
+
+_spare_scipy()
 
 # The machine code is kept on disk (cache), and runs without Python's lock (nogil). Of fastmath only
 # what keeps NaN, infinity and the order of sums: a product and a sum may become one instruction.

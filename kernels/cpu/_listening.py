@@ -82,8 +82,9 @@ def _compiled(namespaces):
 
 @contextlib.contextmanager
 def fresh_memory():
-    """Have arrays take new memory, none that an earlier one has left: those of a recorded step stay."""
+    """Have arrays take memory of their own; blocks that earlier ones have left are freed."""
     before, _arrays.LARGE = _arrays.LARGE, math.inf
+    _arrays._blocks.let_go()
     try:
         yield
     finally:

@@ -44,7 +44,7 @@ class Recorder(Watcher):
             if self._kernels is not None:
                 spaces = {id(b.kernels): b.kernels for b in self._backends()}
                 stack.enter_context(self._kernels.listening(self._hear, list(spaces.values())))
-                stack.enter_context(self._kernels.fresh_memory())
+                stack.enter_context(fresh_memory())
             stack.enter_context(drawing_from(_Generator(generator)))
             stack.callback(self._back_in_place, places)
             for tensor, array, _ in places:
@@ -216,6 +216,12 @@ def check_backend(backend):
         raise ValueError(
             f"capture: steps on {backend.name} cannot be recorded, only those on {' and '.join(USABLE)}"
         )
+
+
+def fresh_memory():
+    """Have Numba's kernels keep no blocks of memory for arrays to come, and take none, inside of this."""
+    kernels = _listening_module()
+    return kernels.fresh_memory() if kernels else contextlib.nullcontext()
 
 
 def _listening_module():

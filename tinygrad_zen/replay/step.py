@@ -1,6 +1,7 @@
 """capture(): a training step, recorded once and replayed without the engine."""
 
 import functools
+import hashlib
 import sys
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from ..autograd import recording
 from ..backend import default_backend, default_generator
 from ..tensor import Tensor
-from .recorder import Recorder
+from .recorder import Recorder, fresh_memory
 from .surroundings import PACKAGE, Surroundings
 from .trace import Diverged, arrays_in, observed
 from .traced import plain, root
@@ -28,7 +29,7 @@ def capture(function, check=2):
     The first call runs as usual: it compiles kernels and makes the optimizer's state. The second is
     recorded: a flat list of calls of NumPy and of compiled kernels, on arrays that stay where they are.
     From then on arguments are copied into place and the list is replayed. check: how many replays are
-    compared with the engine, bit for bit, each by a step of its own that is undone (RuntimeError if
+    compared with the engine, bit for bit: they are undone, and the engine's step stays (RuntimeError if
     they differ); it takes new arguments to find out that something depends on them.
 
     Arguments: Tensors and arrays, whose shapes and dtypes must stay, and Python values, which must
@@ -119,7 +120,7 @@ class Replay:
         self._recording, self._backend = recording.on, default_backend()
         recorder = Recorder(self.surroundings)
         trace = recorder.trace
-        originals = {id(b): b.tobytes() for _, b, _, _ in self._inputs if b is not None}
+        originals = {id(b): _digest(b) for _, b, _, _ in self._inputs if b is not None}
         trace.inputs = {id(b): b for _, b, _, _ in self._inputs if b is not None}
         trace.made |= trace.inputs
         before = self._python_state()
@@ -254,6 +255,10 @@ class Replay:
             np.copyto(array, copy)
         if self._draws_first:
             default_generator().bit_generator.state = self._generator_state
+        self._gradients_back()
+
+    def _gradients_back(self):
+        """What the step adds to is as `take` found it: the same memory may have held it and the sum."""
         for leaf, before in self._looked_at:
             if before is not None:
                 leaf.grad = Tensor(before.copy(), leaf.backend)
@@ -279,20 +284,23 @@ class Replay:
         return result
 
     def compared(self, args, options):
-        """A replay, and the same step by the engine; what the replay leaves is what stays."""
-        before = self._state()
-        result = self.by_the_engine(args, options)
-        expected, after = self._outcome(result), self._state()
-        self._restore(before)
+        """A replay, which is undone, and the same step by the engine."""
+        before, replayed = self._state(), None
         try:
-            result = self.run()
-            self._compare(expected, result, "the engine's step")
+            replayed = self.run()
+            found = self._outcome(replayed)
         except Diverged:
-            self._restore(after)
-        except BaseException:
-            self._restore(after)
-            raise
-        return result
+            found = None
+        finally:
+            self._restore(before)
+            self._gradients_back()
+        del before  # and no block stays for later, which a step on top of its recording needs once
+        with fresh_memory():
+            result = self.by_the_engine(args, options)
+        if found is None:
+            return result
+        self._compare(self._outcome(result), found, "the engine's step")
+        return replayed
 
     def _check_itself(self, trace, before):
         """The recorded step once more, from where it began and on spoiled arrays: the same must come out."""
@@ -300,22 +308,24 @@ class Replay:
         self._restore(before)
         trace.poison()
         try:
-            self._compare(expected, self.run(), "what was recorded")
+            self._compare(expected, self._outcome(self.run()), "what was recorded")
         except BaseException:
             self._restore(before)
             raise
 
     def _state(self):
         """All that a step may change: memory, counts of steps, the random generator, gradients."""
-        roots = {id(r): r for r in self._memory}
-        for tensor in self.surroundings.tensors.values():
-            roots[id(root(tensor.data))] = root(tensor.data)
         return (
-            {key: (r, r.copy()) for key, r in roots.items()},
+            {key: (r, r.copy()) for key, r in self._roots().items()},
             [(kept, kept["step"]) for kept, _ in self._steps],
             default_generator().bit_generator.state,
             [(t, t.grad) for t in self.surroundings.tensors.values()],
         )
+
+    def _roots(self):
+        """{id: array} of the memory that a step may change."""
+        tensors = self.surroundings.tensors.values()
+        return {id(r): r for r in [*self._memory, *(root(t.data) for t in tensors)]}
 
     @staticmethod
     def _restore(state):
@@ -329,23 +339,24 @@ class Replay:
             tensor.grad = gradient
 
     def _outcome(self, result):
-        """{what it is: its bytes} of all that a step leaves."""
-        arrays, steps, generator, _ = self._state()
+        """{what it is: its digest} of all that a step leaves."""
         names = {id(root(t.data)): name for name, t in self.surroundings.tensors.items()}
         found = {
-            names.get(id(r), "an array outside of it"): copy.tobytes()
-            for r, copy in arrays.values()
+            names.get(key, "an array outside of it"): _digest(array)
+            for key, array in self._roots().items()
         }
-        found |= {f"the count of steps {i}": number for i, (_, number) in enumerate(steps)}
-        found["the state of the random generator"] = generator
-        found["the result"] = _bytes_of(result)
+        found |= {
+            f"the count of steps {i}": kept["step"] for i, (kept, _) in enumerate(self._steps)
+        }
+        found["the state of the random generator"] = default_generator().bit_generator.state
+        found["the result"] = _digest(result)
         for name, tensor in self.surroundings.tensors.items():
             if tensor.grad is not None:
-                found[f"the gradient of {name}"] = _bytes_of(tensor.grad)
+                found[f"the gradient of {name}"] = _digest(tensor.grad)
         return found
 
-    def _compare(self, expected, result, what):
-        found = self._outcome(result)
+    @staticmethod
+    def _compare(expected, found, what):
         wrong = [k for k in expected | found if expected.get(k, 0) != found.get(k, 0)]
         if wrong:
             raise RuntimeError(
@@ -398,7 +409,7 @@ class Replay:
                     "Python numbers: its values would be the same in every replay; pass it as an argument"
                 )
         for name, buffer, _, _ in self._inputs:
-            if buffer is not None and buffer.tobytes() != originals[id(buffer)]:
+            if buffer is not None and _digest(buffer) != originals[id(buffer)]:
                 raise RuntimeError(f"capture: the step writes into {name}; write into a copy")
 
 
@@ -425,16 +436,17 @@ def _again(kind, value):
     return kind(_again(*v) for v in value)
 
 
-def _bytes_of(result):
-    """What is compared of a result."""
+def _digest(result):
+    """What is compared of a result: of arrays not the bytes, which would take as much memory again."""
     if isinstance(result, Tensor):
         result = plain(result.data)
     if isinstance(result, np.ndarray):
-        return result.dtype.str, result.shape, result.tobytes()
+        numbers = np.ascontiguousarray(result).reshape(-1).view(np.uint8)
+        return result.dtype.str, result.shape, hashlib.blake2b(numbers).digest()
     if isinstance(result, tuple | list):
-        return [_bytes_of(r) for r in result]
+        return [_digest(r) for r in result]
     if isinstance(result, dict):
-        return {k: _bytes_of(v) for k, v in result.items()}
+        return {k: _digest(v) for k, v in result.items()}
     return result
 
 

@@ -1,11 +1,13 @@
 """The record of a step: a flat list of calls on arrays that stay where they are.
 
-Every array that the step makes is kept; a replay writes the same memory again, in the same order. So
-views need no call at all, and a function that takes `out=` is called as it is.
+The memory of every array that the step makes is kept; a replay writes it again, in the same order. So
+views need no call at all, and a function that takes `out=` is called as it is. Memory of which the step
+lets go while it is recorded is given to its next array of that size, as it is in every replay.
 """
 
 import functools
 import math
+import weakref
 
 import numpy as np
 
@@ -42,7 +44,8 @@ class Trace:
         self.saved = {}
         self.updates = []  # the positions of optimizers' steps
         self.draws = []  # the positions of calls that draw random numbers
-        self._contents = {}  # id -> array: what lies in memory that was taken in bytes
+        self._contents = {}  # id -> array: what lies in blocks, memory that was taken in bytes
+        self._free = {}  # size -> blocks, and where each is used from, that the step has let go of
         self._errors = np.geterr()
         self._threads = threads
         self._usual_threads = threads[0]() if threads else 1
@@ -86,7 +89,9 @@ class Trace:
 
     def note(self, function, args, writes, options=None):
         """One more call."""
+        args, writes = self._in_blocks((args, writes))
         if options:
+            options = dict(zip(options, self._in_blocks(tuple(options.values())), strict=True))
             function = functools.partial(function, **options)
         if np.geterr() != self._errors:
             function = functools.partial(_with_errors, np.geterr(), function)
@@ -217,11 +222,30 @@ class Trace:
         size = math.prod(shape) * dtype.itemsize
         if size < PAGE or options.get("order", "C") != "C" or dtype.hasobject:
             return self.run(empty, (shape, dtype), options)
-        block = empty(size + PAGE + LINE, np.uint8)
-        start = -block.ctypes.data % LINE + len(self._contents) * 5 % (PAGE // LINE) * LINE
-        array = block[start : start + size].view(dtype)
-        self._contents[id(block)] = array
-        return array.reshape(shape)
+        free = self._free.setdefault(size, [])
+        if not free:
+            block = empty(size + PAGE + LINE, np.uint8)
+            start = -block.ctypes.data % LINE + len(self._contents) * 5 % (PAGE // LINE) * LINE
+            free.append((block, start))
+        block, start = free.pop()
+        lent = block.view(_Lent)
+        weakref.finalize(lent, free.append, (block, start)).atexit = False
+        self._contents[id(block)] = block[start : start + size].view(dtype)
+        return lent[start : start + size].view(np.ndarray).view(dtype).reshape(shape)
+
+    def _in_blocks(self, value):
+        """Arrays in a value as views of the blocks themselves, for whose sake nothing stays lent."""
+        if isinstance(value, np.ndarray):
+            block = root(value)
+            if id(block) not in self._contents:
+                return value
+            offset = value.ctypes.data - block.ctypes.data
+            view = np.ndarray(value.shape, value.dtype, block, offset, value.strides)
+            view.flags.writeable = value.flags.writeable
+            return view
+        if type(value) in (tuple, list):
+            return type(value)(map(self._in_blocks, value))
+        return value
 
     def _constant(self, array):
         """A new array of numbers that are the same in every step."""
@@ -338,6 +362,13 @@ class Trace:
             array = self._contents.get(key, array)
             if key not in kept and array.flags.writeable:
                 array.fill(np.nan if array.dtype.kind == "f" else 0)
+
+
+class _Lent(np.ndarray):
+    """A block as the step has it: it goes when the step has no view of it any more.
+
+    Of another class than its views, which NumPy would otherwise have refer to the block itself.
+    """
 
 
 def observed(array):
