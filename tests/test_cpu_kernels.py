@@ -316,6 +316,16 @@ def test_small_layers(normal, n, n_in, n_out):
         check("linear_activation", [x, w, b, activation], 1e-5)  # sums of up to 33 products
 
 
+@pytest.mark.parametrize("n, n_out", [(128, 656), (160, 528), (130, 656), (128, 650), (656, 128)])
+def test_large_layers(normal, n, n_out):
+    """By tiles, in whole panels and rows of tiles or not."""
+    x, w, b = normal(n, 101), normal(n_out, 101), normal(n_out)
+    for bias in (b, None):
+        check("linear", [x, w, bias], 1e-5)
+        for activation in ("relu", "sigmoid", "tanh"):
+            check("linear_activation", [x, w, bias, activation], 1e-5)
+
+
 def test_the_gradient_of_a_stack_of_rows(normal):
     check("linear_grad", [normal(2, 3, 5), normal(2, 3, 7)])
     check("linear_grad", [normal(150, 130), normal(150, 140)], 1e-5)

@@ -9,8 +9,9 @@ from tinygrad_zen.kernels import cpu, reference  # noqa: E402
 from tinygrad_zen.kernels.cpu import _compiled  # noqa: E402
 from tinygrad_zen.kernels.cpu._tile import ROWS, SHORT, tile_cover  # noqa: E402
 
-# steps, batch, features, hidden: single ones, less than a tile, one more, whole tiles
-SIZES = [(1, 1, 1, 1), (5, 3, 4, 3), (4, ROWS + SHORT + 1, 33, 65), (6, 32, 32, 64)]
+# steps, batch, features, hidden: single ones, less than a tile, one more, whole tiles, several pieces
+# and more steps than are collected at a time
+SIZES = [(1, 1, 1, 1), (5, 3, 4, 3), (4, ROWS + SHORT + 1, 33, 65), (6, 32, 32, 64), (37, 45, 5, 6)]
 KINDS = {"rnn": 1, "rnn relu": 1, "lstm": 4, "gru": 3}
 
 
@@ -102,6 +103,17 @@ def test_what_was_saved_stays_as_it_was(kind):
     grad = getattr(cpu, f"{name}_grad")
     once, again = (grad(g, x, w_ih, w_hh, *end, *saved) for _ in range(2))
     for a, b in zip(once, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_do_not_depend_on_threads(monkeypatch, kind):
+    arrays = arguments(kind, 9, 70, 5, 6)
+    both = []
+    for steps in (0, 1 << 62):
+        monkeypatch.setattr(_compiled, "PARALLEL_FROM", steps)
+        both.append(results(cpu, kind, arrays, None, False))
+    for a, b in zip(*both, strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -16,6 +16,7 @@ from ._arrays import empty
 from ._compiled import COMPILED, INNER, many, reading, threaded
 from ._tile import (
     ROWS,
+    TALL,
     VECTORS,
     any_tile_add,
     any_tile_from,
@@ -28,6 +29,9 @@ from ._vectors import fetch
 
 DEPTH = 1024  # of the panels that are packed at a time
 TOGETHER = 8  # tiles that make a block of rows
+NEAREST = (
+    32 << 10
+)  # bytes of the nearest cache; a panel beyond it comes from the second, for many rows
 
 
 def product(x, y, start=None, threads=True):
@@ -50,7 +54,7 @@ def product_of_rows(x, rows, step, y, start=None, threads=True):
     if start is not None:
         first_sum[:n_columns] = start
     out = empty((len(rows), n_columns), x.dtype)
-    tiles, tile_rows = tile_cover(len(rows))
+    tiles, tile_rows = tile_cover(len(rows), TALL or panels[0].nbytes > NEAREST)
     threads = threads and many(x, len(rows) * y.size)
     together = TOGETHER
     if threads:

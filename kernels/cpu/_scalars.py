@@ -18,30 +18,41 @@ _f = np.float32
 _ZERO, _HALF, _ONE, _TWO = _f(0), _f(0.5), _f(1), _f(2)
 
 _LOWEST, _HIGHEST = _f(-87.3), _f(88)  # beyond, exp(x) has no normal float32
+_INFINITE = _f(88.7)  # the exponent of e^x is that of infinity
+_ONE_FROM = _f(9.02)  # tanh(x) is 1 in float32
 _LOG2_E = _f(1 / math.log(2))
 _LN_2_HIGH = _f(0.693359375)  # ln 2 in two parts: the first has so few bits that n * it is exact
 _LN_2_LOW = _f(math.log(2) - 0.693359375)
+# Added to a number of a few hundred, it leaves the nearest integer n in the last bits, as n + 127.
+_INTEGER = _f(1.5 * 2**23 + 127)
+
+
+@njit(**INLINED)
+def _power(x):
+    """2^n and e^r - 1 with x = n ln 2 + r and |r| <= ln 2 / 2, for x from _LOWEST to _INFINITE.
+
+    So e^x = 2^n e^r. 2^n is made by writing n + 127 into the exponent.
+    """
+    shifted = x * _LOG2_E + _INTEGER
+    n = shifted - _INTEGER
+    r = x - n * _LN_2_HIGH - n * _LN_2_LOW
+    p = _f(1.3814321e-3)
+    p = p * r + _f(8.3688507e-3)
+    p = p * r + _f(4.16684e-2)
+    p = p * r + _f(1.666652e-1)
+    p = p * r + _f(4.9999994e-1)
+    power = np.int32(np.float32(shifted).view(np.int32) << np.int32(23)).view(np.float32)
+    return power, r * r * p + r
 
 
 @njit(**INLINED)
 def exp(x):
-    """e^x; 0 below -87.3, and e^88 above 88.
-
-    x = n ln 2 + r with an integer n, so e^x = 2^n e^r; 2^n is made by writing n into the exponent.
-    """
-    inside = x if x > _LOWEST else _LOWEST
-    inside = inside if inside < _HIGHEST else _HIGHEST
-    n = np.floor(inside * _LOG2_E + _HALF)
-    r = inside - n * _LN_2_HIGH - n * _LN_2_LOW
-    p = _f(1.989939e-4)
-    p = p * r + _f(1.3933732e-3)
-    p = p * r + _f(8.333298e-3)
-    p = p * r + _f(4.1666463e-2)
-    p = p * r + _f(1.6666667e-1)
-    p = p * r + _HALF
-    p = p * (r * r) + r + _ONE
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return p * power if x > _LOWEST else (x if x != x else _ZERO)
+    """e^x; 0 below -87.3, and e^88 above 88."""
+    inside = _LOWEST if x < _LOWEST else x
+    inside = _HIGHEST if inside > _HIGHEST else inside
+    power, rest = _power(inside)
+    y = (rest + _ONE) * power
+    return _ZERO if x < _LOWEST else y
 
 
 @njit(**INLINED)
@@ -59,26 +70,21 @@ def log_1_plus(e):
 
 @njit(**INLINED)
 def sigmoid(x):
-    """1 / (1 + e^-x), by e^-|x|, which cannot overflow and keeps the digits of small results."""
-    e = exp(-abs(x))
-    s = _ONE / (_ONE + e)
-    return e * s if x < _ZERO else s
+    """1 / (1 + e^-x); 0 below -88.1, where 2^n is infinite."""
+    inside = -_INFINITE if x < -_INFINITE else x
+    inside = -_LOWEST if inside > -_LOWEST else inside
+    power, rest = _power(-inside)
+    return _ONE / (_ONE + (rest + _ONE) * power)
 
 
 @njit(**INLINED)
 def tanh(x):
-    """Hyperbolic tangent: a polynomial near 0, where (1 - e^-2x) / (1 + e^-2x) would lose digits."""
-    z = x * x
-    p = _f(-6.0536955e-3)
-    p = p * z + _f(2.0968186e-2)
-    p = p * z + _f(-5.3844988e-2)
-    p = p * z + _f(1.3332734e-1)
-    p = p * z + _f(-3.3333328e-1)
-    near = x + x * z * p
-    e = exp(-_TWO * abs(x))
-    far = (_ONE - e) / (_ONE + e)
-    far = -far if x < _ZERO else far
-    return near if z < _f(0.39) else far
+    """Hyperbolic tangent: e / (e + 2) with e = e^2x - 1, which keeps its digits near 0."""
+    inside = -_ONE_FROM if x < -_ONE_FROM else x
+    inside = _ONE_FROM if inside > _ONE_FROM else inside
+    power, rest = _power(inside + inside)
+    e = power * rest + (power - _ONE)
+    return e / (e + _TWO)
 
 
 @njit(**INLINED)

@@ -28,11 +28,13 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from ._compiled import INLINED
-from ._vectors import REGISTERS, VECTOR_BYTES, Vectors, pointers, repeat
+from ._vectors import MULTIPLIED, REGISTERS, VECTOR_BYTES, Vectors, pointers, repeat
 
 VECTORS = 2
 ROWS = (REGISTERS - VECTORS - 1) // VECTORS  # one register for the number of a
 SHORT = 8 if ROWS > 8 else 4  # of tiles for few rows: as fast on its own rows, with less to waste
+# Where a processor takes vectors in halves, tiles of few rows keep it as busy, and pass sooner.
+TALL = MULTIPLIED == VECTOR_BYTES
 
 
 def columns(dtype):

@@ -20,14 +20,12 @@ from . import _scalars
 from ._arrays import LINE, dense, empty
 from ._compiled import INNER, many, threaded
 from ._product import DEPTH, pack, product_of_rows
-from ._tile import ROWS, SHORT, any_tile_from, columns, tile_cover
-from ._vectors import MULTIPLIED, VECTOR_BYTES, part
+from ._tile import ROWS, SHORT, TALL, any_tile_from, columns, tile_cover
+from ._vectors import part
 from .activation import gelu, gelu_grad, relu, relu_grad
 from .linear import linear, matmul
 
 WIDTH = columns(np.dtype(np.float32))  # of a tile
-# Where a processor takes vectors in halves, tiles of few rows keep it as busy, and pass sooner.
-TALL = MULTIPLIED == VECTOR_BYTES
 TOGETHER = 56 // ROWS if TALL else 112 // SHORT  # tiles that make a block of rows
 FEWEST = 128  # rows
 LAYERS = {"relu": (relu, relu_grad), "gelu": (gelu, gelu_grad)}

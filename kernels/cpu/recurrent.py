@@ -2,66 +2,74 @@
 
 As array expressions, a step of an LSTM is some 30 calls on arrays that are too small to repay them.
 Here it is one product by the micro-kernel (_tile), and one pass over what that wrote by functions that
-fill vector registers (_scalars), while both lie in the nearest cache:
+fill vector registers (_cells), while both lie in the nearest cache:
 
     z = [x_t | h] @ [W_ih | W_hh]^T + b      the projection of the input and of the state at once
     gates and new state, from z              in place
 
-Sequences do not see each other, so a thread takes some of the batch through all steps. What sums over
-steps and batch, the gradients of weights, is one product behind the loop. Numbers lie by gate, (gates,
-L, N, units), the units padded with zeros to whole tiles; so a step of a cell is a plain loop.
+Backward, the gradients gz of a few steps are kept together, and give those of the weights and of x as
+soon as they are DEPTH rows, while they lie in the caches too:
+
+    gz, gradient of the state before, from the gates;  gh += gz @ W_hh          for each step
+    gW_ih += gz^T @ x;  gW_hh += gz^T @ h;  gx = gz @ W_ih                        for some of them
+
+Sequences do not see each other. So the batch is cut into pieces, the same for any number of threads,
+which take them through all steps; the gradients of weights are summed over pieces behind the loop.
+Saved numbers lie by piece, step and sequence, those of the cells in slots by gate, (slots, rows *
+units), the units padded with zeros to whole tiles.
 
 Sums and functions have the errors of float32 (see _tile, _scalars), and over a sequence they grow as
 PyTorch's do. float64 is for proofs and goes to the reference.
 """
 
-import numba
+import functools
+
 import numpy as np
 from numba import njit, prange
 
 from .. import reference
-from . import _scalars
-from ._arrays import dense, empty
-from ._compiled import INLINED, INNER, many, threaded
-from ._product import product_of_rows
-from ._tile import any_tile_add, any_tile_from, columns, tile_cover
-from ._vectors import part
+from ._arrays import LINE, dense, empty, in_memory_order
+from ._cells import GRU, KEPT, LSTM, RELU, TANH, add, copy, run_cell, run_cell_grad
+from ._compiled import INNER, many, threaded
+from ._tile import (
+    ROWS,
+    SHORT,
+    TALL,
+    any_tile_add,
+    any_tile_from,
+    columns,
+    short_tile_add_transposed,
+    tile_cover,
+)
+from ._vectors import fetch, part
 
-TANH, RELU, LSTM, GRU = range(4)  # cells
-
-# What is kept of each step for the gradient, by cell. The first of it are products; GRU has the
-# candidate's two parts, from x and from h, on both sides of the gates that see x and h.
-KEPT = {
-    TANH: ("h",),
-    RELU: ("h",),
-    LSTM: ("i", "f", "u", "o", "tanh(c)", "c before"),
-    GRU: ("u", "r", "z", "W_hu h + b_hu", "h before"),
-}
+WIDTH = columns(np.dtype(np.float32))  # of a tile
+DEPTH = 128  # rows of gradients that are collected
+PIECES = 16  # into which a batch is cut at most
+# Numbers between two slots: without them, the same place of each slot goes to the same place of the
+# nearest cache, which holds fewer than there are slots.
+APART = 5 * LINE // 4
 
 
 def rnn(x, h, w_ih, w_hh, b, lengths, reverse, relu):
     """h = tanh(W_ih x + W_hh h + b), or relu in place of tanh; b may be None. Elman 1990.
 
-    Returns the states, and what the gradient needs: the states before each step.
+    Returns the states, and what the gradient needs: what is kept, and [x | h] before each step.
     """
     if not _suit(x, h, w_ih, w_hh, b):
         return reference.rnn(x, h, w_ih, w_hh, b, lengths, reverse, relu)
-    cell, depth = RELU if relu else TANH, x.shape[2] + h.shape[1]
-    bias = _bias(b, w_hh)
-    y, _, before = _forward(cell, [(0, 0, depth)], x, (h,), w_ih, w_hh, bias, lengths, reverse)
-    return y, before[:, :, x.shape[2] :]
+    cell, products = RELU if relu else TANH, [(0, 0, x.shape[2] + h.shape[1])]
+    y, *saved = _forward(cell, products, x, (h,), w_ih, w_hh, _bias(b, w_hh), lengths, reverse)
+    return y, tuple(saved)
 
 
 def rnn_grad(g, x, w_ih, w_hh, lengths, reverse, relu, states, before):
     """Gradients of rnn for x, h, w_ih, w_hh and b; states and before as the forward returned them."""
-    if not _suit(g, x, w_ih, w_hh, states, before):
+    if not isinstance(before, tuple):
         return reference.rnn_grad(g, x, w_ih, w_hh, lengths, reverse, relu, states, before)
-    steps, batch, size = before.shape
-    kept = np.zeros((1, steps, batch, _whole(size, x.dtype)), x.dtype)
-    kept[0, :, :, :size] = states[:steps]
     cell = RELU if relu else TANH
-    gx, (gh,), gz, gb = _backward(cell, g, w_ih, w_hh, [0], [0], lengths, reverse, kept)
-    return gx, gh, _weight_grad(gz, x, size), _weight_grad(gz, before, size), gb.reshape(-1)
+    gx, gw_ih, gw_hh, gb, gh = _backward(cell, g, x, w_ih, w_hh, 0, lengths, reverse, *before)
+    return gx, gh, gw_ih, gw_hh, gb
 
 
 def lstm(x, h, c, w_ih, w_hh, b, lengths, reverse):
@@ -82,10 +90,8 @@ def lstm_grad(g, x, w_ih, w_hh, lengths, reverse, saved):
     """Gradients of lstm for x, h, c, w_ih, w_hh and b; saved as the forward returned it."""
     if isinstance(saved, list):
         return reference.lstm_grad(g, x, w_ih, w_hh, lengths, reverse, saved)
-    (kept, before), gates, features = saved, [0, 1, 2, 3], x.shape[2]
-    gx, (gh, gc), gz, gb = _backward(LSTM, g, w_ih, w_hh, gates, gates, lengths, reverse, kept)
-    gw = _weight_grad(gz, before, w_hh.shape[1])
-    return gx, gh, gc, gw[:, :features], gw[:, features:], gb.reshape(-1)
+    gx, gw_ih, gw_hh, gb, gh, gc = _backward(LSTM, g, x, w_ih, w_hh, 0, lengths, reverse, *saved)
+    return gx, gh, gc, gw_ih, gw_hh, gb
 
 
 def gru(x, h, w_ih, w_hh, b_ih, b_hh, lengths, reverse):
@@ -110,38 +116,37 @@ def gru_grad(g, x, w_ih, w_hh, lengths, reverse, saved):
     """Gradients of gru for x, h, w_ih, w_hh, b_ih and b_hh; saved as the forward returned it."""
     if isinstance(saved, list):
         return reference.gru_grad(g, x, w_ih, w_hh, lengths, reverse, saved)
-    (kept, before), features, size = saved, x.shape[2], w_hh.shape[1]
+    size = w_hh.shape[1]
     u_first, u_last = np.roll(w_ih, size, axis=0), -size
-    gx, (gh,), gz, gb = _backward(
-        GRU, g, u_first, w_hh, [0, 1, 2], [1, 2, 3], lengths, reverse, kept
-    )
-    gw_ih = _weight_grad(gz[:3], before[:, :, :features], size)
-    gw_hh = _weight_grad(gz[1:], before[:, :, features:], size)
-    gb_ih, gb_hh = gb[:3].reshape(-1), gb[1:].reshape(-1)
-    return gx, gh, np.roll(gw_ih, u_last, axis=0), gw_hh, np.roll(gb_ih, u_last), gb_hh
+    gx, gw_ih, gw_hh, gb, gh = _backward(GRU, g, x, u_first, w_hh, 1, lengths, reverse, *saved)
+    gw_ih, gb_ih = np.roll(gw_ih, u_last, axis=0), np.roll(gb[: 3 * size], u_last)
+    return gx, gh, gw_ih, gw_hh, gb_ih, gb[size:]
 
 
 def _forward(cell, products, x, states, w_ih, w_hh, bias, lengths, reverse):
-    """The states (L + 1 or 2, N, H), what is kept (K, L, N, units), and [x | h] before each step.
+    """The states (L + 1 or 2, N, H), what is kept (K, rows * units), and [x | h] before each step.
 
     products: for each (gate, first column of [x | h], number of columns); bias (products, units).
     """
     steps, batch, features = x.shape
     size = w_hh.shape[1]
-    units = _whole(size, x.dtype)
+    units, depth = _whole(size), features + size
     panels = _panels_by_gate(np.concatenate([w_ih, w_hh], axis=1), size)
-    before = empty((steps, batch, features + size), x.dtype)
-    before[:, :, :features] = x
+    numbers = in_memory_order(x) if x.strides[2] == x.itemsize and x.flags.writeable else None
+    if numbers is None:
+        x = np.array(x, order="C")
+        numbers = x.reshape(-1)
+    before = empty((steps * batch * depth + WIDTH,), x.dtype)
+    before[-WIDTH:] = 0  # a panel may reach over the end
     now = np.zeros((2, batch, units), x.dtype)
     y = empty((steps + len(states), batch, size), x.dtype)
     for state, given in zip(now, states, strict=False):
         state[:, :size] = given
-    kept = empty((len(KEPT[cell]), steps, batch, units), x.dtype)
-    tiles, rows = tile_cover(batch)
-    threads, chunks = _threads(x, steps * before[0].size * len(products) * units, len(tiles))
+    kept = empty((len(KEPT[cell]), steps * batch * units + APART), x.dtype)
     _steps(
-        threads, chunks, cell, tiles, rows, _lengths(lengths, x), reverse,
-        np.array(products), panels, bias, before, now.reshape(2, -1), y, kept.reshape(len(kept), -1),
+        many(x, steps * batch * depth * len(products) * units), cell, steps, *_pieces(batch),
+        _lengths(lengths, x), reverse, np.array(products), panels, bias, numbers,
+        np.array(x.strides) // x.itemsize, before, now.reshape(2, -1), y, kept,
     )  # fmt: skip
     for i in range(len(states)):
         y[steps + i] = now[i, :, :size]
@@ -150,280 +155,242 @@ def _forward(cell, products, x, states, w_ih, w_hh, bias, lengths, reverse):
 
 @threaded
 def _steps(
-    chunks, cell, tiles, rows, lengths, reverse, products, panels, bias, before, now, y, kept
-):
-    for chunk in prange(chunks):
-        first, end = chunk * len(tiles) // chunks, (chunk + 1) * len(tiles) // chunks
-        _chunk(cell, tiles[first:end], rows, lengths, reverse, products, panels, bias, before,
-               now, y, kept)  # fmt: skip
+    cell, steps, tiles, rows, pieces, lengths, reverse, products, panels, bias, x, x_strides, before,
+    now, y, kept,
+):  # fmt: skip
+    for piece in prange(len(pieces)):
+        _piece(cell, steps, tiles[pieces[piece, 0] : pieces[piece, 1]], rows, lengths, reverse, products,
+               panels, bias, x, x_strides, before, now, y, kept)  # fmt: skip
 
 
 @njit(**INNER)
-def _chunk(cell, tiles, rows, lengths, reverse, products, panels, bias, before, now, y, kept):
+def _piece(
+    cell, steps, tiles, rows, lengths, reverse, products, panels, bias, x, x_strides, before, now, y,
+    kept,
+):  # fmt: skip
     """Some tiles of the batch through all steps."""
-    steps, batch, depth = before.shape
-    size, units = y.shape[2], bias.shape[1]
-    n_panels, width = units // panels.shape[2], panels.shape[2]
-    before_rows, kept_rows = rows * depth, rows * units
+    _, batch, size = y.shape
+    depth, width, units = panels.shape[1], panels.shape[2], bias.shape[1]
+    n_panels, features = units // width, depth - size
+    first, n, within = _rows_of(tiles, rows)
+    before_rows, kept_rows = within * depth, within * units
     one_run = np.zeros(1, np.int64)
     for step in range(steps):
         t = steps - 1 - step if reverse else step
-        for tile in range(len(tiles)):
-            first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
-            for n in range(first, end):
-                at = (t * batch + n) * depth + depth - size
-                _copy(part(now, n * units, size), part(before, at, size))
-            for slot in range(len(products)):
-                gate, left, length = products[slot]
-                for panel in range(n_panels):
+        row = first * steps + t * n  # of the saved ones
+        for m in range(n):
+            at = (row + m) * depth
+            from_x = part(x, t * x_strides[0] + (first + m) * x_strides[1], features)
+            copy(from_x, part(before, at, features))
+            copy(part(now, (first + m) * units, size), part(before, at + features, size))
+        for slot in range(len(products)):
+            gate, left, length = products[slot]
+            for panel in range(n_panels):
+                for tile in range(len(tiles)):
                     any_tile_from(
-                        tall, bias, slot * units + panel * width,
-                        kept, kept_rows, (slot * steps + t) * batch * units + panel * width,
-                        before, before_rows, t * batch * depth + left, first, one_run, 1, length, 1,
+                        tiles[tile, 2], bias, slot * units + panel * width,
+                        kept, kept_rows, slot * kept.shape[1] + row * units + panel * width,
+                        before, before_rows, row * depth + left, tiles[tile, 0] - first,
+                        one_run, 1, length, 1,
                         panels, ((gate * n_panels + panel) * depth + left) * width, width,
                     )  # fmt: skip
-            n = first
-            while n < end:  # sequences that are not over, as many as lie together
-                last = n
-                while last < end and t < lengths[last]:
-                    last += 1
-                run = (last - n) * units
-                h, c = part(now, n * units, run), part(now, (batch + n) * units, run)
-                _cell(cell, kept, (t * batch + n) * units, h, c)
-                for m in range(n, last):
-                    _copy(part(now, m * units, size), part(y, (t * batch + m) * size, size))
-                if last < end:
-                    y[t, last, :] = 0
-                n = last + 1
+        m = 0
+        while m < n:  # sequences that are not over, as many as lie together
+            last = m
+            while last < n and t < lengths[first + last]:
+                last += 1
+            at, run = (first + m) * units, (last - m) * units
+            h, c = part(now, at, run), part(now, batch * units + at, run)
+            run_cell(cell, kept, (row + m) * units, h, c)
+            for k in range(first + m, first + last):
+                copy(part(now, k * units, size), part(y, (t * batch + k) * size, size))
+            if last < n:
+                y[t, first + last, :] = 0
+            m = last + 1
 
 
-@njit(**INNER)
-def _cell(cell, kept, at, h, c):
-    """From the results of products, in kept, to gates and the new state. Plain loops, flat.
+def _backward(cell, g, x, w_ih, w_hh, h_from, lengths, reverse, kept, before):
+    """The gradients for x, w_ih and w_hh, those of the products (P H,), summed up, and for the states.
 
-    at: where the numbers of these sequences begin in each of kept.
+    h_from: the first product with h in it, in the order of w_hh; x is in the first of them, as in w_ih.
     """
-    if cell == LSTM:
-        i, f, u = _of(kept, 0, at, h), _of(kept, 1, at, h), _of(kept, 2, at, h)
-        o, squashed = _of(kept, 3, at, h), _of(kept, 4, at, h)
-        _copy(c, _of(kept, 5, at, h))
-        _sigmoid(i)
-        _sigmoid(f)
-        _tanh(u)
-        _sigmoid(o)
-        for j in range(c.size):
-            c[j] = f[j] * c[j] + i[j] * u[j]
-        for j in range(c.size):
-            squashed[j] = _scalars.tanh(c[j])
-        for j in range(h.size):
-            h[j] = o[j] * squashed[j]
-    elif cell == GRU:
-        u, r, z = _of(kept, 0, at, h), _of(kept, 1, at, h), _of(kept, 2, at, h)
-        inner = _of(kept, 3, at, h)
-        _copy(h, _of(kept, 4, at, h))
-        _sigmoid(r)
-        _sigmoid(z)
-        for j in range(u.size):
-            u[j] = _scalars.tanh(u[j] + r[j] * inner[j])
-        for j in range(h.size):
-            h[j] = u[j] + z[j] * (h[j] - u[j])
-    else:
-        new, zero = _of(kept, 0, at, h), h.dtype.type(0)
-        if cell == TANH:
-            _tanh(new)
-        else:
-            for j in range(new.size):
-                new[j] = zero if new[j] <= zero else new[j]
-        _copy(new, h)
-
-
-@njit(**INLINED)
-def _of(slots, slot, at, like):
-    """The numbers of some sequences in a slot: as many as `like` has."""
-    return part(slots, slot * slots.shape[1] + at, like.size)
-
-
-@njit(**INNER)
-def _sigmoid(x):
-    for j in range(x.size):
-        x[j] = _scalars.sigmoid(x[j])
-
-
-@njit(**INNER)
-def _tanh(x):
-    for j in range(x.size):
-        x[j] = _scalars.tanh(x[j])
-
-
-@njit(**INNER)
-def _copy(x, y):
-    for j in range(x.size):
-        y[j] = x[j]
-
-
-def _backward(cell, g, w_ih, w_hh, from_x, from_h, lengths, reverse, kept):
-    """Gradients for x, the states, the products (P, L, N, units) and their biases (P, H).
-
-    from_x, from_h: which products have x in them, and which h, in the order of w_ih and of w_hh.
-    """
-    _, steps, batch, units = kept.shape
-    size, features = w_hh.shape[1], w_ih.shape[1]
-    n_states = len(g) - steps
+    steps, batch, features = x.shape
+    size = w_hh.shape[1]
+    units, n_states = _whole(size), len(g) - steps
+    n_x, n_h = len(w_ih) // size, len(w_hh) // size
     g = dense(g)
     now = np.zeros((2, batch, units), g.dtype)
     now[:n_states, :, :size] = g[steps:]
-    tiles, rows = tile_cover(batch)
-    gx = empty((steps, batch, _whole(features, g.dtype)), g.dtype)
-    gz = empty((from_h[-1] + 1, steps, batch, units), g.dtype)
-    sums = np.zeros((len(tiles), len(gz), units), g.dtype)
-    threads, chunks = _threads(g, gz.size * (features + size), len(tiles))
-    between = steps * batch * units
+    tiles, rows, pieces = _pieces(batch)
+    if x.strides[0] < x.strides[1]:  # gx lies as x does, by sequences or by steps
+        gx = empty((batch, steps, _whole(features)), g.dtype).swapaxes(0, 1)
+    else:
+        gx = empty((steps, batch, _whole(features)), g.dtype)
+    sums = np.zeros((len(pieces), h_from + n_h, units), g.dtype)
+    gw_ih = np.zeros((len(pieces), n_x * units, _whole(features)), g.dtype)
+    gw_hh = np.zeros((len(pieces), n_h * units, units), g.dtype)
     _steps_grad(
-        threads, chunks, cell, tiles, rows, _lengths(lengths, g), reverse,
-        np.array(from_x) * between, np.array(from_h) * between,
-        _panels_by_input(w_ih, size), _panels_by_input(w_hh, size),
-        kept.reshape(len(kept), -1), g, now.reshape(2, -1), gx, gz.reshape(len(gz), -1), sums,
+        many(g, 2 * before.size * sums[0].size), cell, steps, tiles, rows, pieces,
+        _lengths(lengths, x), reverse, h_from, _panels_by_input(w_ih, size),
+        _panels_by_input(w_hh, size), kept, before, g, now.reshape(2, -1), in_memory_order(gx),
+        np.array(gx.strides) // gx.itemsize, gw_ih, gw_hh, sums,
     )  # fmt: skip
-    return gx[:, :, :features], now[:n_states, :, :size], gz, sums.sum(axis=0)[:, :size]
+    gw_ih = gw_ih.sum(axis=0).reshape(n_x, units, -1)[:, :size, :features]
+    gw_hh = gw_hh.sum(axis=0).reshape(n_h, units, -1)[:, :size, :size]
+    return (
+        gx[:, :, :features],
+        gw_ih.reshape(-1, features),
+        gw_hh.reshape(-1, size),
+        sums.sum(axis=0)[:, :size].reshape(-1),
+        *now[:n_states, :, :size],
+    )
 
 
 @threaded
 def _steps_grad(
-    chunks, cell, tiles, rows, lengths, reverse, from_x, from_h, panels_x, panels_h,
-    kept, g, now, gx, gz, sums,
+    cell, steps, tiles, rows, pieces, lengths, reverse, h_from, panels_x, panels_h, kept, before,
+    g, now, gx, gx_strides, gw_ih, gw_hh, sums,
 ):  # fmt: skip
-    for chunk in prange(chunks):
-        first, end = chunk * len(tiles) // chunks, (chunk + 1) * len(tiles) // chunks
-        _chunk_grad(cell, tiles[first:end], rows, lengths, reverse, from_x, from_h, panels_x,
-                    panels_h, kept, g, now, gx, gz, sums[first:end])  # fmt: skip
+    for piece in prange(len(pieces)):
+        _piece_grad(
+            cell, steps, tiles[pieces[piece, 0] : pieces[piece, 1]], rows, lengths, reverse, h_from,
+            panels_x, panels_h, kept, before, g, now, gx, gx_strides, gw_ih[piece], gw_hh[piece],
+            sums[piece],
+        )  # fmt: skip
 
 
 @njit(**INNER)
-def _chunk_grad(
-    cell, tiles, rows, lengths, reverse, from_x, from_h, panels_x, panels_h,
-    kept, g, now, gx, gz, sums,
+def _piece_grad(
+    cell, steps, tiles, rows, lengths, reverse, h_from, panels_x, panels_h, kept, before,
+    g, now, gx, gx_strides, gw_ih, gw_hh, sums,
 ):  # fmt: skip
     """Some tiles of the batch back through all steps; now: the gradients of the state, as it was."""
-    steps, batch, features = gx.shape
-    size, units, width = g.shape[2], sums.shape[2], panels_x.shape[2]
-    gx_rows, rows_of_units = rows * features, rows * units
-    zeros = np.zeros(width, gx.dtype)
+    _, batch, size = g.shape
+    slots, units = sums.shape
+    width = panels_h.shape[2]
+    depth = (before.size - WIDTH) // (steps * batch)
+    first, n, within = _rows_of(tiles, rows)
+    together = min(steps, max(1, DEPTH // n))
+    gz = np.empty((slots, together * n * units + APART), g.dtype)
+    gz_rows, now_rows = within * units, (within + first) * units
+    from_h = np.arange(h_from, slots) * gz.shape[1]
     for step in range(steps):
         t = step if reverse else steps - 1 - step
-        for tile in range(len(tiles)):
-            first, end, tall = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
-            at = t * batch * units
-            n = first
-            while n < end:
-                last = n
-                while last < end and t < lengths[last]:
-                    _add(part(g, (t * batch + last) * size, size), part(now, last * units, size))
-                    last += 1
-                run = (last - n) * units
-                gh, gc = part(now, n * units, run), part(now, (batch + n) * units, run)
-                _cell_grad(cell, kept, gz, at + n * units, gh, gc)
-                if last < end:
-                    gz[:, at + last * units : at + (last + 1) * units] = 0
-                n = last + 1
-            for slot in range(len(gz)):
-                for n in range(first, end):
-                    total = part(sums, (tile * len(gz) + slot) * units, units)
-                    _add(_of(gz, slot, at + n * units, total), total)
-            for panel in range(len(panels_x)):
-                any_tile_from(
-                    tall, zeros, 0, gx, gx_rows, t * batch * features + panel * width,
-                    gz, rows_of_units, at, first, from_x, len(from_x), units, 1,
-                    panels_x, panel * panels_x.shape[1] * width, width,
-                )  # fmt: skip
-            for panel in range(len(panels_h)):
+        row, at = first * steps + t * n, t % together * n * units
+        m = 0
+        while m < n:
+            last = m
+            while last < n and t < lengths[first + last]:
+                k = first + last
+                add(part(g, (t * batch + k) * size, size), part(now, k * units, size))
+                last += 1
+            state, run = (first + m) * units, (last - m) * units
+            gh, gc = part(now, state, run), part(now, batch * units + state, run)
+            run_cell_grad(cell, kept, (row + m) * units, gz, at + m * units, gh, gc)
+            if last < n:
+                gz[:, at + last * units : at + (last + 1) * units] = 0
+            m = last + 1
+        if step + 1 < steps:  # what the next step reads comes near while this one multiplies
+            following = first * steps + (t + 1 if reverse else t - 1) * n
+            for slot in range(len(kept)):
+                _fetch(kept, slot * kept.shape[1] + following * units, n * units)
+        for panel in range(len(panels_h)):
+            for tile in range(len(tiles)):
                 any_tile_add(
-                    tall, now, rows_of_units, panel * width,
-                    gz, rows_of_units, at, first, from_h, len(from_h), units, 1,
+                    tiles[tile, 2], now, now_rows, panel * width,
+                    gz, gz_rows, at, tiles[tile, 0] - first, from_h, len(from_h), units, 1,
                     panels_h, panel * panels_h.shape[1] * width, width,
                 )  # fmt: skip
+        begin = t - t % together
+        if t == (min(steps, begin + together) - 1 if reverse else begin):
+            _collect(
+                min(together, steps - begin), first, n, begin, steps, size, depth, gz, h_from, panels_x,
+                before, gx, gx_strides, gw_ih, gw_hh, sums,
+            )  # fmt: skip
 
 
 @njit(**INNER)
-def _cell_grad(cell, kept, gz, at, gh, gc):
-    """From the gradients of a new state to those of products, gz, and of the state before.
-
-    What reaches h through the products is left for later. at: as in _cell, also in gz.
-    """
-    one = gh.dtype.type(1)
-    if cell == LSTM:
-        i, f, u = _of(kept, 0, at, gh), _of(kept, 1, at, gh), _of(kept, 2, at, gh)
-        o, squashed, c = _of(kept, 3, at, gh), _of(kept, 4, at, gh), _of(kept, 5, at, gh)
-        gi, gf, gu, go = (
-            _of(gz, 0, at, gh),
-            _of(gz, 1, at, gh),
-            _of(gz, 2, at, gh),
-            _of(gz, 3, at, gh),
-        )
-        for j in range(gh.size):
-            gc[j] += gh[j] * o[j] * (one - squashed[j] * squashed[j])
-            go[j] = gh[j] * squashed[j] * (o[j] * (one - o[j]))
-        for j in range(gh.size):
-            gi[j] = gc[j] * u[j] * (i[j] * (one - i[j]))
-            gu[j] = gc[j] * i[j] * (one - u[j] * u[j])
-        for j in range(gh.size):
-            gf[j] = gc[j] * c[j] * (f[j] * (one - f[j]))
-            gc[j] *= f[j]
-        gh[:] = 0
-    elif cell == GRU:
-        u, r, z = _of(kept, 0, at, gh), _of(kept, 1, at, gh), _of(kept, 2, at, gh)
-        inner, h = _of(kept, 3, at, gh), _of(kept, 4, at, gh)
-        gu, gr, gz_, gu_h = (
-            _of(gz, 0, at, gh),
-            _of(gz, 1, at, gh),
-            _of(gz, 2, at, gh),
-            _of(gz, 3, at, gh),
-        )
-        for j in range(gh.size):
-            gu[j] = gh[j] * (one - z[j]) * (one - u[j] * u[j])
-            gz_[j] = gh[j] * (h[j] - u[j]) * (z[j] * (one - z[j]))
-        for j in range(gh.size):
-            gr[j] = gu[j] * inner[j] * (r[j] * (one - r[j]))
-            gu_h[j] = gu[j] * r[j]
-        for j in range(gh.size):
-            gh[j] *= z[j]
-    else:
-        y, gy, zero = _of(kept, 0, at, gh), _of(gz, 0, at, gh), gh.dtype.type(0)
-        if cell == TANH:
-            for j in range(gh.size):
-                gy[j] = gh[j] * (one - y[j] * y[j])
-        else:
-            for j in range(gh.size):
-                gy[j] = gh[j] if y[j] > zero else zero
-        gh[:] = 0
+def _collect(
+    together, first, n, begin, steps, size, depth, gz, h_from, panels_x, before, gx, gx_strides, gw_ih, gw_hh,
+    sums,
+):  # fmt: skip
+    """From gz of so many steps, from `begin` on, to what does not wait for the step before."""
+    slots, units = sums.shape
+    length, width, n_x = together * n, panels_x.shape[2], len(gw_ih) // units
+    for slot in range(slots):
+        total = part(sums, slot * units, units)
+        for row in range(length):
+            add(part(gz, slot * gz.shape[1] + row * units, units), total)
+    at = (first * steps + begin * n) * depth
+    _add_weight_grad(gw_ih, gz, 0, before, at, depth, length, units)
+    _add_weight_grad(gw_hh, gz, h_from, before, at + depth - size, depth, length, units)
+    gz_rows, gx_rows = np.empty(length + ROWS, np.int64), np.empty(length + ROWS, np.int64)
+    for i in range(gz_rows.size):  # a tile that hangs over repeats the last row
+        row = min(i, length - 1)
+        gz_rows[i] = row * units
+        gx_rows[i] = row // n * gx_strides[0] + row % n * gx_strides[1]
+    from_x = np.arange(n_x) * gz.shape[1]
+    zeros = np.zeros(width, gz.dtype)
+    gx_at = begin * gx_strides[0] + first * gx_strides[1]
+    for panel in range(len(panels_x)):
+        row = 0
+        while row < length:
+            tall = TALL and length - row > SHORT
+            any_tile_from(
+                tall, zeros, 0, gx, gx_rows, gx_at + panel * width, gz, gz_rows, 0, row,
+                from_x, n_x, units, 1, panels_x, panel * panels_x.shape[1] * width, width,
+            )  # fmt: skip
+            row += ROWS if tall else SHORT
 
 
 @njit(**INNER)
-def _add(x, y):
-    for j in range(x.size):
-        y[j] += x[j]
+def _add_weight_grad(gw, gz, slot, before, at, depth, length, units):
+    """gw (gates units, columns) += the sum over so many rows of gz, from a slot on, times rows of before."""
+    n_columns = gw.shape[1]
+    for left in range(0, n_columns, WIDTH):
+        for unit in range(0, len(gw), SHORT):
+            short_tile_add_transposed(
+                gw, unit * n_columns + left, n_columns,
+                gz, (slot + unit // units) * gz.shape[1] + unit % units, units,
+                before, at + left, depth, length,
+            )  # fmt: skip
 
 
-def _weight_grad(gz, x, size):
-    """The sum over steps and batch: (P, L, N, units), (L, N, K) -> (P H, K)."""
-    products, _, _, units = gz.shape
-    x = x.reshape(-1, x.shape[2])
-    rows = (np.arange(products) * len(x) * units).reshape(-1, 1) + np.arange(size)
-    return product_of_rows(gz, rows.reshape(-1), units, x)
+@njit(**INNER)
+def _fetch(x, at, size):
+    """Ask the memory for so many numbers of x from `at` on."""
+    for i in range(at, at + size, LINE // 4):
+        fetch(x, i)
+
+
+@functools.cache
+def _pieces(batch):
+    """Sequences as tiles (see tile_cover), and each piece's first tile and the one behind its last."""
+    tiles, rows = tile_cover(batch, TALL)
+    n_pieces = min(PIECES, (len(tiles) + 1) // 2)
+    ends = np.arange(n_pieces + 1) * len(tiles) // n_pieces
+    return tiles, rows, np.stack([ends[:-1], ends[1:]], axis=1)
+
+
+@njit(**INNER)
+def _rows_of(tiles, rows):
+    """The first sequence of some tiles, how many they are, and where the tiles' rows lie among them."""
+    first, end = tiles[0, 0], tiles[-1, 1]
+    return first, end - first, rows[first : tiles[-1, 0] + ROWS] - first
 
 
 def _panels_by_gate(w, size):
     """w (gates H, K) for products x @ w.T: (gates P, K, COLUMNS), the columns being units of a gate."""
     padded = _by_gate(w, size)
-    width = columns(w.dtype)
-    return dense(padded.reshape(-1, width, w.shape[1]).swapaxes(1, 2))
+    return dense(padded.reshape(-1, WIDTH, w.shape[1]).swapaxes(1, 2))
 
 
 def _panels_by_input(w, size):
     """w (gates H, K) for products g @ w: (P, gates units, COLUMNS), the columns being inputs."""
-    by_gate, width = _by_gate(w, size), columns(w.dtype)
-    padded = np.zeros((*by_gate.shape[:2], _whole(w.shape[1], w.dtype)), w.dtype)
+    by_gate = _by_gate(w, size)
+    padded = np.zeros((*by_gate.shape[:2], _whole(w.shape[1])), w.dtype)
     padded[:, :, : w.shape[1]] = by_gate
-    return dense(padded.reshape(by_gate.shape[0] * by_gate.shape[1], -1, width).swapaxes(0, 1))
+    return dense(padded.reshape(by_gate.shape[0] * by_gate.shape[1], -1, WIDTH).swapaxes(0, 1))
 
 
 def _bias(b, w_hh):
@@ -435,14 +402,14 @@ def _bias(b, w_hh):
 def _by_gate(w, size):
     """(gates H, ...) as (gates, units, ...), with zeros for the units beyond H."""
     w = w.reshape(-1, size, *w.shape[1:])
-    padded = np.zeros((len(w), _whole(size, w.dtype), *w.shape[2:]), w.dtype)
+    padded = np.zeros((len(w), _whole(size), *w.shape[2:]), w.dtype)
     padded[:, :size] = w
     return padded
 
 
-def _whole(n, dtype):
+def _whole(n):
     """n, rounded up to whole tiles."""
-    return n + -n % columns(dtype)
+    return n + -n % WIDTH
 
 
 def _lengths(lengths, x):
@@ -450,12 +417,6 @@ def _lengths(lengths, x):
     if lengths is None:
         return np.full(x.shape[1], len(x), np.int64)
     return dense(lengths.astype(np.int64))
-
-
-def _threads(x, steps, n_tiles):
-    """Whether threads pay, and into how many parts they cut the batch."""
-    threads = many(x, steps)
-    return threads, min(n_tiles, numba.get_num_threads()) if threads else 1
 
 
 def _suit(x, *others):
