@@ -23,7 +23,7 @@ def embedding(be, index, w, *, padding_idx=None):
             g = g * (index != padding_idx).reshape((*index.shape, 1))
         return be.kernels.embedding_grad(g, index, w.shape)
 
-    return w[index], (None, grad_w)
+    return be.xp.take(w, index, axis=0), (None, grad_w)  # half the time of w[index]
 
 
 @op

@@ -59,6 +59,7 @@ XP = SimpleNamespace(
     sinh=elementwise.sinh,
     sqrt=elementwise.sqrt,
     stack=shape.stack,
+    take=lambda x, rows, axis: x[rows],  # of axis 0, the only one that an op takes
     take_along_axis=lambda x, i, axis: index.gather(x, i, axis=axis),
     tan=elementwise.tan,
     tanh=activation.tanh,
