@@ -202,6 +202,7 @@ TORCH = {
     "adaptive_max_pool2d": lambda x, output_size: F.adaptive_max_pool2d(x, output_size),
     "batch_norm": _batch_norm,
     "batch_norm_eval": _batch_norm_eval,
+    "batch_norm_relu": lambda *xs, **options: _batch_norm(*xs, **options).relu(),
     "layer_norm": lambda x, w, b, eps=1e-5: F.layer_norm(x, w.shape, w, b, eps),
     "group_norm": lambda x, w, b, groups: F.group_norm(x, groups, w, b),
     "attention": _attention,

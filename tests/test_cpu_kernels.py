@@ -340,6 +340,7 @@ CONVOLUTIONS = [
     ((5, 48, 5, 7), (16, 3, 3), ONE, (1, 2), ONE, 1),
     ((1, 16, 3, 4), (80, 3, 3), ONE, ZERO, ONE, 1),
     ((9, 16, 12, 9), (32, 3, 3), ONE, (0, 1), ONE, 1),
+    ((3, 6, 9, 9), (48, 3, 3), (2, 2), ONE, ONE, 1),
     ((2, 17, 6, 9), (33, 2, 3), (2, 3), (1, 2), (2, 1), 1),
     ((2, 5, 9, 8), (40, 3, 2), (1, 2), (2, 1), (1, 2), 1),
     ((5, 33, 4, 4), (7, 1, 1), ONE, ZERO, ONE, 1),
@@ -449,12 +450,15 @@ def test_batch_norm(normal, shape):
     _, mean, rstd = reference.batch_norm(x, w, b, 1e-5, None)
     check("batch_norm", [x, w, b, 1e-5, None], 1e-5)
     check("batch_norm_grad", [g, x, w, mean, rstd], 1e-5)
+    check("batch_norm_relu", [x, w, b, 1e-5, None], 1e-5)
+    check("batch_norm_relu_grad", [g, x, w, b, mean, rstd], 1e-5)
 
 
-def test_batch_norm_moves_the_running_statistics(normal):
+@pytest.mark.parametrize("name", ["batch_norm", "batch_norm_relu"])
+def test_batch_norm_moves_the_running_statistics(normal, name):
     x, one, zero = 5 + normal(8, 3, 4, 4), np.ones_like(normal(3)), np.zeros_like(normal(3))
     running = [(zero.copy(), one.copy(), 0.1) for _ in range(2)]
-    cpu.batch_norm(x, one, zero, 1e-5, running[0])
+    getattr(cpu, name)(x, one, zero, 1e-5, running[0])
     reference.batch_norm(x, one, zero, 1e-5, running[1])
     for got, want in zip(running[0][:2], running[1][:2], strict=True):
         assert got.dtype == x.dtype

@@ -344,6 +344,11 @@ def test_batch_norm(dtype, draw):
         g = draw(*shape, dtype=dtype)
         arguments = g, x, w, *expected[1:]
         agree(cuda.batch_norm_grad(*arguments), reference.batch_norm_grad(*arguments), dtype)
+        arguments = x, w, b, 1e-5, None
+        agree(cuda.batch_norm_relu(*arguments), reference.batch_norm_relu(*arguments), dtype)
+        arguments = g, x, w, b, *expected[1:]
+        expected = reference.batch_norm_relu_grad(*arguments)
+        agree(cuda.batch_norm_relu_grad(*arguments), expected, dtype)
 
 
 @FLOATS

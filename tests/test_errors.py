@@ -393,6 +393,11 @@ ERRORS = [
         "batch_norm: training needs more than one value a channel; got shape (1, 3)",
     ),
     (
+        lambda: ops.batch_norm_relu(x(1, 3), x(3), x(3)),
+        ValueError,
+        "batch_norm_relu: training needs more than one value a channel; got shape (1, 3)",
+    ),
+    (
         lambda: ops.batch_norm_eval(x(2, 3), x(2), x(3), x(3), x(3)),
         ValueError,
         "batch_norm: x (N, C, ...), weight (C,) and bias (C,) must share C",

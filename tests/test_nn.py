@@ -1059,6 +1059,66 @@ def test_a_sequential_does_not_fuse_what_it_does_not_know(layers):
     assert y.node.name != "conv2d_relu_max_pool2d"
 
 
+def by_itself(net, x):
+    """What the layers of a Sequential give one after the other, none fused."""
+    for layer in net:
+        x = layer(x)
+    return x
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 5, 4), (6, 3)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"momentum": None}, {"track_running_stats": False}])
+def test_a_sequential_fuses_batch_norm_with_relu(shape, options):
+    norm = {4: nn.BatchNorm2d, 2: nn.BatchNorm1d}[len(shape)]
+    nets = [nn.Sequential(norm(3, **options), nn.ReLU()).to("float64") for _ in range(2)]
+    results = []
+    for net, call in zip(nets, (nn.Sequential.__call__, by_itself), strict=True):
+        rng = np.random.default_rng(0)
+        for _ in range(
+            2
+        ):  # the second time the running statistics are no longer those of a new layer
+            x = tz.tensor(rng.standard_normal(shape), requires_grad=True)
+            y = call(net, x)
+            ((y - 1) ** 2).sum().backward()
+        results.append([y, x.grad, *(p.grad for p in net.parameters()), *net.state_dict().values()])
+        assert y.node.name == ("batch_norm_relu" if call is not by_itself else "relu")
+    for fused, plain in zip(*results, strict=True):
+        np.testing.assert_allclose(np.asarray(fused), np.asarray(plain), rtol=1e-12, atol=1e-12)
+    x = tz.tensor(np.zeros((2, 4)))
+    with pytest.raises(ValueError, match=r"BatchNorm.d: x must be .* with C = 3; got \(2, 4\)"):
+        nets[0](x)
+    assert nn.Sequential(norm(3, affine=False), nn.ReLU()).to("float64")(y).node.name == "relu"
+
+
+def test_second_derivatives_of_batch_norm_with_relu_leave_running_statistics_alone():
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.ReLU())
+    x = tz.tensor(np.arange(6.0).reshape(3, 2), dtype="float32", requires_grad=True)
+    y = (net(x) ** 3).sum()
+    mean = net[0].running_mean.numpy().copy()
+    (g,) = tz.grad(y, [x], create_graph=True)
+    (g * g).sum().backward()
+    np.testing.assert_array_equal(net[0].running_mean.numpy(), mean)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("padding", [1, "same"])
+def test_in_evaluation_a_convolution_takes_over_the_batch_norm_behind_it(bias, padding):
+    conv, norm = nn.Conv2d(2, 3, 3, padding=padding, bias=bias), nn.BatchNorm2d(3)
+    net = nn.Sequential(conv, norm, nn.ReLU()).to("float64")
+    rng = np.random.default_rng(0)
+    net(tz.tensor(2 + rng.standard_normal((8, 2, 5, 5))))
+    results, x = [], tz.tensor(rng.standard_normal((2, 2, 5, 5)), requires_grad=True)
+    for call in (net.eval(), lambda x: by_itself(net, x)):
+        net.zero_grad()
+        y = call(x)
+        results.append([y, *tz.grad((y * y).sum(), [x, *net.parameters()])])
+    for fused, plain in zip(*results, strict=True):
+        np.testing.assert_allclose(fused.numpy(), plain.numpy(), rtol=1e-11, atol=1e-12)
+    for other in (nn.BatchNorm2d(3, track_running_stats=False), nn.BatchNorm2d(3, affine=False)):
+        net = nn.Sequential(conv, other.to("float64")).eval()
+        np.testing.assert_array_equal(net(x).numpy(), by_itself(net, x).numpy())
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.Sigmoid(), nn.Tanh()], ids=str)
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_sequential_fuses_linear_with_its_activation(activation, bias):

@@ -58,7 +58,14 @@ from .loss import (
     cross_entropy,
     cross_entropy_grad,
 )
-from .normalize import batch_norm, batch_norm_grad, layer_norm, layer_norm_grad
+from .normalize import (
+    batch_norm,
+    batch_norm_grad,
+    batch_norm_relu,
+    batch_norm_relu_grad,
+    layer_norm,
+    layer_norm_grad,
+)
 from .optim import ADAMS as _ADAMS
 from .optim import adam_, sgd_
 from .pool import MAX_POOL2DS as _MAX_POOL2DS

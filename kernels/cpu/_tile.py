@@ -42,8 +42,8 @@ def columns(dtype):
     return VECTORS * VECTOR_BYTES // dtype.itemsize
 
 
-def _tiles(height):
-    """tile_from, tile_add and tile_add_transposed for tiles of so many rows."""
+def _tiles(height, vectors=VECTORS):
+    """tile_from, tile_add and tile_add_transposed for tiles of so many rows, so many vectors wide."""
 
     @intrinsic
     def tile_from(
@@ -68,7 +68,7 @@ def _tiles(height):
         def write(context, builder, signature, args):
             args = pointers(context, builder, signature, args)
             v = Vectors(builder, out.dtype)
-            _write_tile(v, height, args[2:], start=v.at(args[0], args[1]))
+            _write_tile(v, height, vectors, args[2:], start=v.at(args[0], args[1]))
             return context.get_dummy_value()
 
         return signature, write
@@ -84,7 +84,7 @@ def _tiles(height):
 
         def write(context, builder, signature, args):
             args = pointers(context, builder, signature, args)
-            _write_tile(Vectors(builder, out.dtype), height, args)
+            _write_tile(Vectors(builder, out.dtype), height, vectors, args)
             return context.get_dummy_value()
 
         return signature, write
@@ -114,10 +114,10 @@ def _tiles(height):
             def one_step(k, tile):
                 row = v.at(a, builder.mul(k, a_stride))
                 numbers = [v.at(row, k.type(m)) for m in range(height)]
-                return _outer_product(v, numbers, v.at(b, builder.mul(k, b_stride)), tile)
+                return _outer_product(v, vectors, numbers, v.at(b, builder.mul(k, b_stride)), tile)
 
-            tile = [v.load(row, i) for row in out for i in range(VECTORS)]
-            _store_tile(v, repeat(builder, length, tile, one_step), out)
+            tile = [v.load(row, i) for row in out for i in range(vectors)]
+            _store_tile(v, vectors, repeat(builder, length, tile, one_step), out)
             return context.get_dummy_value()
 
         return signature, write
@@ -149,6 +149,35 @@ def tile_cover(n, mixed=True):
 
 tile_from, tile_add, tile_add_transposed = _tiles(ROWS)
 short_tile_from, short_tile_add, short_tile_add_transposed = _tiles(SHORT)
+narrow_tile_from, narrow_tile_add, _ = _tiles(ROWS, 1)
+
+
+@njit(**INLINED)
+def tile_from_of(
+    wide, start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
+    runs, n_runs, length, step, b, b_at, b_stride,
+):  # fmt: skip
+    """tile_from, COLUMNS wide, or one vector: for what a last panel holds if it is half empty."""
+    if wide:
+        tile_from(start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
+                  runs, n_runs, length, step, b, b_at, b_stride)  # fmt: skip
+    else:
+        narrow_tile_from(start, start_at, out, out_rows, out_at, a, a_rows, a_at, first,
+                         runs, n_runs, length, step, b, b_at, b_stride)  # fmt: skip
+
+
+@njit(**INLINED)
+def tile_add_of(
+    wide, out, out_rows, out_at, a, a_rows, a_at, first,
+    runs, n_runs, length, step, b, b_at, b_stride,
+):  # fmt: skip
+    """tile_add, COLUMNS wide, or one vector."""
+    if wide:
+        tile_add(out, out_rows, out_at, a, a_rows, a_at, first,
+                 runs, n_runs, length, step, b, b_at, b_stride)  # fmt: skip
+    else:
+        narrow_tile_add(out, out_rows, out_at, a, a_rows, a_at, first,
+                        runs, n_runs, length, step, b, b_at, b_stride)  # fmt: skip
 
 
 @njit(**INLINED)
@@ -230,7 +259,7 @@ def turn_square(typingctx, out, out_at, out_row, source, source_at, source_row):
     return signature, write
 
 
-def _write_tile(v, height, args, start=None):
+def _write_tile(v, height, vectors, args, start=None):
     """Write the instructions of tile_from, or of tile_add if there is no start."""
     out, out_rows, out_at, a, a_rows, a_at, first, runs, n_runs, length, step, b, b_at, b_stride = (
         args
@@ -248,30 +277,30 @@ def _write_tile(v, height, args, start=None):
         def one_step(k, tile):
             step_a = v.at(run_a, builder.mul(k, step))
             step_b = v.at(run_b, builder.mul(k, b_stride))
-            return _outer_product(v, [v.at(step_a, row) for row in rows], step_b, tile)
+            return _outer_product(v, vectors, [v.at(step_a, row) for row in rows], step_b, tile)
 
         return repeat(builder, length, tile, one_step)
 
     for row in out if start is not None else []:
-        for i in range(VECTORS):
+        for i in range(vectors):
             v.fetch(row, i, write=True)
     sources = out if start is None else [start] * height
-    tile = [v.load(row, i) for row in sources for i in range(VECTORS)]
-    _store_tile(v, repeat(builder, n_runs, tile, one_run), out)
+    tile = [v.load(row, i) for row in sources for i in range(vectors)]
+    _store_tile(v, vectors, repeat(builder, n_runs, tile, one_run), out)
 
 
-def _store_tile(v, tile, rows):
+def _store_tile(v, vectors, tile, rows):
     """Write the accumulators to the rows of a tile."""
     for i, total in enumerate(tile):
-        v.store(total, rows[i // VECTORS], i % VECTORS)
+        v.store(total, rows[i // vectors], i % vectors)
 
 
-def _outer_product(v, a_rows, b, tile):
+def _outer_product(v, vectors, a_rows, b, tile):
     """One step of the product: tile[m] += a[m] * b, for pointers to its numbers of a and to a row of b."""
-    row_of_b = [v.load(b, i) for i in range(VECTORS)]
+    row_of_b = [v.load(b, i) for i in range(vectors)]
     sums = []
     for m, pointer in enumerate(a_rows):
         number = v.spread(pointer)
-        for i in range(VECTORS):
-            sums.append(v.multiply_add(number, row_of_b[i], tile[m * VECTORS + i]))
+        for i in range(vectors):
+            sums.append(v.multiply_add(number, row_of_b[i], tile[m * vectors + i]))
     return sums

@@ -26,7 +26,15 @@ from numba import njit, prange
 
 from ._arrays import empty
 from ._compiled import COMPILED, INNER, threaded
-from ._tile import ROWS, SHORT, VECTORS, any_tile_add_transposed, any_tile_from, tile_cover
+from ._tile import (
+    ROWS,
+    SHORT,
+    VECTORS,
+    any_tile_add_transposed,
+    any_tile_from,
+    narrow_tile_from,
+    tile_cover,
+)
 from ._transform import transform
 from ._vectors import VECTOR_BYTES, part
 
@@ -176,9 +184,9 @@ def _forward(begin, end, tile, x, size, top, left, filters, start, y):
         n_tiles = (last - first) * rows * columns
         _at_places(tile, x, size, first, last, top, left, rows, columns, side, places)
         for panel in range((n_filters + width - 1) // width):
-            _product(places, n_tiles, filters, panel, results)
             k = panel * width
             n_columns = min(width, n_filters - k)
+            _product(places, n_tiles, filters, panel, n_columns, results)
             bias = part(start, k, width)
             for number in range(n_tiles):
                 i, r, s = _where(number, rows, columns)
@@ -223,9 +231,9 @@ def _gradient_x(begin, end, tile, g, top, left, filters, gx):
         _at_places(tile, g, g.shape[1:3], first, last, 0, 0, rows, columns, m, places)
         _clear(gx[first:last].reshape(-1))
         for panel in range((channels + wide - 1) // wide):
-            _product(places, n_tiles, filters, panel, results)
             c = panel * wide
             n_columns = min(wide, channels - c)
+            _product(places, n_tiles, filters, panel, n_columns, results)
             for number in range(n_tiles):
                 i, r, s = _where(number, rows, columns)
                 i, r, s = first + i, r * m - top, s * m - left
@@ -401,16 +409,23 @@ def _at_places(tile, images, size, first, end, top, left, rows, columns, side, p
 
 
 @njit(**INNER)
-def _product(places, n_tiles, filters, panel, results):
-    """places (PLACES, T, C) @ a panel of filters -> results (PLACES, T, COLUMNS)."""
+def _product(places, n_tiles, filters, panel, n_columns, results):
+    """places (PLACES, T, C) @ a panel of filters -> results (PLACES, T, COLUMNS), as many as exist."""
     n_places, room, depth = places.shape
     _, filter_rows, width = filters.shape
     steps, one_run = np.arange(ROWS), np.zeros(1, np.int64)
     rows, out_rows = steps * depth, steps * width
     start = np.zeros(width, places.dtype)
-    tall, short = _heights(n_tiles)
+    wide = n_columns > width // VECTORS
+    tall, short = _heights(n_tiles) if wide else (0, 0)
     for place in range(n_places):
         at = place * room
+        for row in range(0, 0 if wide else n_tiles, ROWS):  # half a panel
+            narrow_tile_from(
+                start, 0, results, out_rows, (at + row) * width,
+                places, rows, (at + row) * depth, 0, one_run, 1, depth, 1,
+                filters, (place * filter_rows + panel * depth) * width, width,
+            )  # fmt: skip
         for i in range(tall + short):
             any_tile_from(
                 i < tall, start, 0, results, out_rows, at * width,

@@ -21,7 +21,7 @@ from ..reference._windows import pad, window_counts
 from . import _winograd
 from ._arrays import corner, dense, empty, images, pixels
 from ._compiled import COMPILED, INNER, many, threaded
-from ._tile import ROWS, columns, tile_add, tile_from
+from ._tile import ROWS, VECTORS, columns, tile_add, tile_add_of, tile_from_of
 from ._vectors import MULTIPLIED
 from ._winograd import TILES
 
@@ -102,15 +102,17 @@ def _direct_images(n, x, together, windows, runs, length, panels, start, y, n_fi
     edge, edge_windows, edge_rows = _edge(width, x.dtype)
     for panel in range(n_panels):
         n_columns = min(width, n_filters - panel * width)
+        wide = n_columns > width // VECTORS
+        whole = n_columns == (width if wide else width // VECTORS)
         for first in range(0, n_pixels, ROWS):
             n_rows = min(ROWS, n_pixels - first)
             # a tile that hangs over the edge is computed aside, and what exists of it is copied
-            inside = n_rows == ROWS and n_columns == width
+            inside = n_rows == ROWS and whole
             if not inside:
                 for m in range(ROWS):
                     edge_windows[m] = windows[first + min(m, n_rows - 1)]
-            tile_from(
-                start, panel * width,
+            tile_from_of(
+                wide, start, panel * width,
                 y if inside else edge, rows if inside else edge_rows,
                 y_at + panel * width if inside else 0,
                 x, windows if inside else edge_windows, x_at, first if inside else 0,
@@ -211,8 +213,9 @@ def conv2d_grad_w_direct(g, x, w_shape, stride, padding, dilation, groups):
     x, g = pixels(pad(x, padding, padding)), pixels(g)
     n, height, width, _ = x.shape
     out, panel = g.shape[1:3], columns(x.dtype)
-    if n_filters % panel:  # whole vectors
-        g = np.pad(g, ((0, 0), (0, 0), (0, 0), (0, -n_filters % panel)))
+    lanes = panel // VECTORS
+    if n_filters % lanes:  # whole vectors
+        g = np.pad(g, ((0, 0), (0, 0), (0, 0), (0, -n_filters % lanes)))
     image, row, column = _steps(height, width, channels, stride)
     taps = _places((*kernel, channels), (*_steps(height, width, channels, dilation)[1:], 1))
     n_taps = len(taps)
@@ -220,7 +223,7 @@ def conv2d_grad_w_direct(g, x, w_shape, stride, padding, dilation, groups):
     together = _together(n, out)
     runs = _places((together, out[0]), (image, row))
     parts = min(-(-n // together), GRAD_W_PARTS)
-    sums = np.zeros((parts, g.shape[3] // panel, len(taps), panel), x.dtype)
+    sums = np.zeros((parts, -(-n_filters // panel), len(taps), panel), x.dtype)
     _grad_w(
         many(x, g.size * len(taps)),
         x, together, taps, runs, out[1], column, g, sums, _places((len(taps),), (panel,)),
@@ -253,9 +256,10 @@ def _grad_w_part(part, x, together, taps, runs, length, step, g, sums, rows):
         n_runs = min(together, end - n) * (len(runs) // together)
         x_at, g_at = n * (x.size // n_images), n * (g.size // n_images)
         for panel in range(n_panels):
+            wide = g.shape[3] - panel * width > width // VECTORS
             for first in range(0, n_taps, ROWS):
-                tile_add(
-                    sums, rows, (part * n_panels + panel) * n_taps * width,
+                tile_add_of(
+                    wide, sums, rows, (part * n_panels + panel) * n_taps * width,
                     x, taps, x_at, first, runs, n_runs, length, step,
                     g, g_at + panel * width, g.shape[3],
                 )  # fmt: skip

@@ -6,12 +6,14 @@ works along the rows. Sums down the columns are made for each block of BLOCK_ROW
 sums: that bounds the rounding error, and gives the same bits for any number of threads.
 """
 
+import math
+
 import numpy as np
 from numba import njit, prange
 
 from .. import reference
 from ._arrays import dense, empty_like, rows
-from ._compiled import INNER, REORDERED, many, threaded
+from ._compiled import INLINED, INNER, REORDERED, many, threaded
 from ._vectors import part
 
 BLOCK_ROWS = 64
@@ -25,6 +27,18 @@ def batch_norm(x, w, b, eps, running):
     """
     if not _suit(x, w, b):
         return reference.batch_norm(x, w, b, eps, running)
+    return _batch_norm(x, w, b, eps, running, -math.inf)
+
+
+def batch_norm_relu(x, w, b, eps, running):
+    """relu(batch_norm(x)) in the pass that scales; arguments and results as of batch_norm."""
+    if not _suit(x, w, b):
+        return reference.batch_norm_relu(x, w, b, eps, running)
+    return _batch_norm(x, w, b, eps, running, 0.0)
+
+
+def _batch_norm(x, w, b, eps, running, least):
+    """least: what smaller results become."""
     x, back = rows(x, 1)
     threads, count = many(x, 4 * x.size), x.dtype.type(len(x))
     means, squares = np.empty((2, -(-len(x) // BLOCK_ROWS), x.shape[1]), x.dtype)
@@ -40,7 +54,7 @@ def batch_norm(x, w, b, eps, running):
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (var * (count / max(count - 1, 1)) - running_var)
     y = empty_like(x)
-    _scale_columns(threads, x, mean, dense(rstd * w), dense(b), y)
+    _scale_columns(threads, x, mean, dense(rstd * w), dense(b), x.dtype.type(least), y)
     return back(y), mean, rstd
 
 
@@ -48,71 +62,143 @@ def batch_norm(x, w, b, eps, running):
 def _block_statistics(x, means, squares):
     """The mean of each column of a block of rows, and the sum of squares around it."""
     for block in prange(len(means)):
-        mean, square = means[block], squares[block]
         first, end = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))
-        for c in range(mean.size):
-            mean[c] = 0
-            square[c] = 0
-        for r in range(first, end):
-            row = x[r]
-            for c in range(row.size):
-                mean[c] += row[c]
-        for c in range(mean.size):
-            mean[c] /= x.dtype.type(end - first)
-        for r in range(first, end):
-            row = x[r]
-            for c in range(row.size):
-                square[c] += (row[c] - mean[c]) * (row[c] - mean[c])
+        _statistics(x, first, end, means[block], squares[block])
+
+
+@njit(**INNER)
+def _statistics(x, first, end, mean, square):
+    """Four rows at a time: a sum in memory waits for the one before it, so there should be few of them."""
+    n = mean.size
+    fours = first + (end - first) // 4 * 4
+    for c in range(n):
+        mean[c] = 0
+        square[c] = 0
+    for r in range(first, fours, 4):
+        row1, row2, row3, row4 = _four_rows(x, r)
+        for c in range(n):
+            mean[c] += (row1[c] + row2[c]) + (row3[c] + row4[c])
+    for r in range(fours, end):
+        row = part(x, r * n, n)
+        for c in range(n):
+            mean[c] += row[c]
+    for c in range(n):
+        mean[c] /= x.dtype.type(end - first)
+    for r in range(first, fours, 4):
+        row1, row2, row3, row4 = _four_rows(x, r)
+        for c in range(n):
+            d1, d2 = row1[c] - mean[c], row2[c] - mean[c]
+            d3, d4 = row3[c] - mean[c], row4[c] - mean[c]
+            square[c] += (d1 * d1 + d2 * d2) + (d3 * d3 + d4 * d4)
+    for r in range(fours, end):
+        row = part(x, r * n, n)
+        for c in range(n):
+            square[c] += (row[c] - mean[c]) * (row[c] - mean[c])
+
+
+@njit(**INLINED)
+def _four_rows(x, r):
+    n = x.shape[1]
+    return (
+        part(x, r * n, n),
+        part(x, (r + 1) * n, n),
+        part(x, (r + 2) * n, n),
+        part(x, (r + 3) * n, n),
+    )
 
 
 @threaded
-def _scale_columns(x, mean, scale, shift, y):
+def _scale_columns(x, mean, scale, shift, least, y):
     for block in prange((len(x) + BLOCK_ROWS - 1) // BLOCK_ROWS):
         for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))):
-            row, out = x[r], y[r]
-            for c in range(row.size):
-                out[c] = (row[c] - mean[c]) * scale[c] + shift[c]
+            _scale_row(part(x, r * mean.size, mean.size), mean, scale, shift, least,
+                       part(y, r * mean.size, mean.size))  # fmt: skip
+
+
+@njit(**INLINED)
+def _scale_row(x, mean, scale, shift, least, y):
+    for c in range(x.size):
+        value = (x[c] - mean[c]) * scale[c] + shift[c]
+        y[c] = least if value <= least else value  # so that NaN stays
 
 
 def batch_norm_grad(g, x, w, mean, rstd):
     """Gradients of batch_norm for x, w and b; mean and rstd as the forward returned them."""
     if not _suit(g, x, w, mean, rstd):
         return reference.batch_norm_grad(g, x, w, mean, rstd)
-    (x, back), (g, _), mean = rows(x, 1), rows(g, 1), dense(mean)
+    return _batch_norm_grad(g, x, w, w, mean, rstd, False)
+
+
+def batch_norm_relu_grad(g, x, w, b, mean, rstd):
+    """Gradients of batch_norm_relu for x, w and b.
+
+    Where the result was positive is computed anew from x, which costs less than to read it.
+    """
+    if not _suit(g, x, w, b, mean, rstd):
+        return reference.batch_norm_relu_grad(g, x, w, b, mean, rstd)
+    return _batch_norm_grad(g, x, w, b, mean, rstd, True)
+
+
+def _batch_norm_grad(g, x, w, b, mean, rstd, relu):
+    (x, back), (g, _) = rows(x, 1), rows(g, 1)
     threads, count = many(x, 4 * x.size), x.dtype.type(len(x))
     sums = np.empty((-(-len(x) // BLOCK_ROWS), 2, x.shape[1]), x.dtype)
-    _column_products(threads, g, x, mean, sums)
+    forward = dense(mean), dense(rstd * w), dense(b), relu
+    _column_products(threads, g, x, *forward, sums)
     gb, gw = sums.sum(axis=0)
     gw = gw * rstd
     gx = empty_like(x)
     # the mean and the variance depend on every element: hence the two terms that are taken away
-    _spread_columns(threads, g, x, mean, gb / count, dense(gw * rstd / count), dense(rstd * w), gx)
+    _spread_columns(threads, g, x, *forward, gb / count, dense(gw * rstd / count), gx)
     return back(gx), gw, gb
 
 
 @threaded
-def _column_products(g, x, mean, sums):
-    """The sums of g, and of g * (x - mean), over each block of rows."""
+def _column_products(g, x, mean, scale, shift, relu, sums):
+    """The sums of g, and of g * (x - mean), over each block of rows; g passes relu first."""
+    n = mean.size
     for block in prange(len(sums)):
         plain, product = sums[block, 0], sums[block, 1]
-        for c in range(plain.size):
+        for c in range(n):
             plain[c] = 0
             product[c] = 0
         for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))):
-            row, gradient = x[r], g[r]
-            for c in range(row.size):
-                plain[c] += gradient[c]
-                product[c] += gradient[c] * (row[c] - mean[c])
+            _add_products(part(g, r * n, n), part(x, r * n, n), mean, scale, shift, relu,
+                          plain, product)  # fmt: skip
+
+
+@njit(**INLINED)
+def _add_products(g, x, mean, scale, shift, relu, plain, product):
+    zero = x.dtype.type(0)
+    for c in range(x.size):
+        centred = x[c] - mean[c]
+        gradient = _passed(g[c], centred * scale[c] + shift[c], relu, zero)
+        plain[c] += gradient
+        product[c] += gradient * centred
+
+
+@njit(**INLINED)
+def _passed(g, y, relu, zero):
+    """The gradient that passes relu, if there is one behind y."""
+    return g if (y > zero) | (not relu) else zero
 
 
 @threaded
-def _spread_columns(g, x, mean, plain, product, scale, gx):
+def _spread_columns(g, x, mean, scale, shift, relu, plain, product, gx):
+    n = mean.size
     for block in prange((len(x) + BLOCK_ROWS - 1) // BLOCK_ROWS):
         for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(x))):
-            row, gradient, out = x[r], g[r], gx[r]
-            for c in range(row.size):
-                centred = row[c] - mean[c]
-                out[c] = (gradient[c] - plain[c] - centred * product[c]) * scale[c]
+            _spread_row(part(g, r * n, n), part(x, r * n, n), mean, scale, shift, relu,
+                        plain, product, part(gx, r * n, n))  # fmt: skip
+
+
+@njit(**INLINED)
+def _spread_row(g, x, mean, scale, shift, relu, plain, product, gx):
+    zero = x.dtype.type(0)
+    for c in range(x.size):
+        centred = x[c] - mean[c]
+        gradient = _passed(g[c], centred * scale[c] + shift[c], relu, zero)
+        gx[c] = (gradient - plain[c] - centred * product[c]) * scale[c]
 
 
 def layer_norm(x, w, b, eps):

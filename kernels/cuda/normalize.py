@@ -15,6 +15,7 @@ from ._arrays import contiguous, empty, same_floats
 from ._device import BUSY, LINE, SQUARE, blocks, cover, jit, launch, mine
 from ._instructions import split
 from ._reduce import block_sum
+from .activation import relu_grad
 
 
 def batch_norm(x, w, b, eps, running):
@@ -57,6 +58,19 @@ def batch_norm_grad(g, x, w, mean, rstd):
     gx = empty(x, rows.shape)
     launch(_batch_grad, cover(gx.size), LINE, g_rows, rows, w, mean, rstd, gw, gb, gx)
     return undo(gx), gw, gb
+
+
+def batch_norm_relu(x, w, b, eps, running):
+    """relu(batch_norm(x)); arguments and results as of batch_norm. In two passes."""
+    y, mean, rstd = batch_norm(x, w, b, eps, running)
+    return reference.relu(y), mean, rstd
+
+
+def batch_norm_relu_grad(g, x, w, b, mean, rstd):
+    """Gradients of batch_norm_relu for x, w and b; where y was positive is computed anew."""
+    rows, undo = _rows(x)
+    y = undo((rows - mean) * (rstd * w) + b)
+    return batch_norm_grad(relu_grad(g, y), x, w, mean, rstd)
 
 
 def layer_norm(x, w, b, eps):

@@ -1,6 +1,7 @@
 """Normalisation: subtract the mean, divide by the standard deviation, scale and shift."""
 
 from ._arrays import namespace
+from .activation import relu, relu_grad
 
 
 def batch_norm(x, w, b, eps, running):
@@ -37,6 +38,19 @@ def batch_norm_grad(g, x, w, mean, rstd):
         rstd * w
     ).reshape(each)
     return gx, gw, gb
+
+
+def batch_norm_relu(x, w, b, eps, running):
+    """relu(batch_norm(x)); arguments and results as of batch_norm."""
+    y, mean, rstd = batch_norm(x, w, b, eps, running)
+    return relu(y), mean, rstd
+
+
+def batch_norm_relu_grad(g, x, w, b, mean, rstd):
+    """Gradients of batch_norm_relu for x, w and b; where y was positive is computed anew."""
+    each = (1, -1) + (1,) * (x.ndim - 2)
+    y = (x - mean.reshape(each)) * (rstd * w).reshape(each) + b.reshape(each)
+    return batch_norm_grad(relu_grad(g, y), x, w, mean, rstd)
 
 
 def layer_norm(x, w, b, eps):

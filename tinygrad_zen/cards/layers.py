@@ -237,6 +237,11 @@ def batch_norm(x, w, b, *, eps=1e-5):
     )
 
 
+def batch_norm_relu(x, w, b, *, eps=1e-5):
+    y, back = batch_norm(x, w, b, eps=eps)
+    return np.maximum(y, 0), tuple(lambda g, f=f: f(g * (y > 0)) for f in back)
+
+
 def batch_norm_eval(x, w, b, mean, var, eps=1e-5):
     r = 1 / np.sqrt(var + eps)
     c = x - per_channel(mean, x)

@@ -434,6 +434,8 @@ SAMPLES = [
     sample("batch_norm", normal(4, 3), normal(3), normal(3)),
     sample("batch_norm", normal(2, 3, 4, 2), normal(3), normal(3)),
     sample("batch_norm", normal(3, 2, 4), normal(2), normal(2), eps=0.1),
+    sample("batch_norm_relu", normal(4, 3), normal(3), normal(3)),
+    sample("batch_norm_relu", normal(2, 3, 4, 2), normal(3), normal(3), eps=0.1),
     sample(
         "batch_norm_eval", normal(2, 3, 2, 2), normal(3), normal(3), normal(3), uniform(0.5, 2, 3)
     ),

@@ -112,6 +112,8 @@ FLOPS = {
     "layer_norm_grad": each(12),
     "batch_norm": each(7),
     "batch_norm_grad": each(12),
+    "batch_norm_relu": each(8),
+    "batch_norm_relu_grad": each(15),
     # forward two products and a softmax, backward four products and its gradient
     "attention": lambda y, q, k, v, *options: (
         queries_and_keys(q, k) * (2 * (q.shape[-1] + v.shape[-1]) + 5)

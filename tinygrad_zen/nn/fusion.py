@@ -12,6 +12,7 @@ from . import functional as F
 from .activation import ReLU, Sigmoid, Tanh
 from .conv import Conv2d
 from .linear import Linear
+from .normalize import BatchNorm1d, BatchNorm2d
 from .pool import MaxPool2d
 
 
@@ -45,8 +46,12 @@ def _may_fuse():
 
 
 def _convolution(layers, x):
-    """Conv2d, ReLU, MaxPool2d."""
-    if not _are(layers, Conv2d, ReLU, MaxPool2d) or layers[0].padding_mode != "zeros":
+    """Conv2d with ReLU and MaxPool2d, or with BatchNorm2d by running statistics."""
+    if layers[0].padding_mode != "zeros":
+        return None
+    if _are(layers, Conv2d, BatchNorm2d):
+        return _scaled_convolution(*layers[:2], x)
+    if not _are(layers, Conv2d, ReLU, MaxPool2d):
         return None
     conv, _, pool = layers
     if pool.padding or pool.dilation != 1 or pool.ceil_mode:
@@ -57,6 +62,33 @@ def _convolution(layers, x):
         kernel_size=pool.kernel_size, pool_stride=pool.stride,
     )  # fmt: skip
     return y, 3
+
+
+def _scaled_convolution(conv, norm, x):
+    """In evaluation the norm scales and shifts by fixed numbers: the filters do that on the way."""
+    if norm.by_batch or not norm.affine:
+        return None
+    scale = norm.weight / ops.sqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        shift = shift + conv.bias * scale
+    y = ops.conv2d(
+        x, conv.weight * scale.reshape(-1, 1, 1, 1), shift, stride=conv.stride,
+        padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
+    )  # fmt: skip
+    return y, 2
+
+
+def _normalization(layers, x):
+    """BatchNorm1d or BatchNorm2d by the batch's own statistics, then ReLU."""
+    norm = layers[0]
+    if not _are(layers, type(norm), ReLU) or not (norm.affine and norm.by_batch):
+        return None
+    norm.check(x)
+    momentum, running = norm.count_batch(), None
+    if norm.track_running_stats:
+        running = norm.running_mean.data, norm.running_var.data, momentum
+    return ops.batch_norm_relu(x, norm.weight, norm.bias, eps=norm.eps, running=running), 2
 
 
 def _dense(layers, x):
@@ -77,4 +109,9 @@ def _are(layers, *kinds):
 
 FUNCTIONS = {F.relu: "relu", F.gelu: "gelu"}
 ACTIVATIONS = {ReLU: "relu", Sigmoid: "sigmoid", Tanh: "tanh"}
-RULES = {Conv2d: _convolution, Linear: _dense}
+RULES = {
+    BatchNorm1d: _normalization,
+    BatchNorm2d: _normalization,
+    Conv2d: _convolution,
+    Linear: _dense,
+}

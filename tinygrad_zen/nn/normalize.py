@@ -66,9 +66,13 @@ class _BatchNorm(_RunningNorm):
     def forward(self, x):
         self.check(x)
         stats = self.running_mean, self.running_var
-        by_batch = self.training or not self.track_running_stats
         momentum = self.count_batch()
-        return F.batch_norm(x, *stats, self.weight, self.bias, by_batch, momentum, self.eps)
+        return F.batch_norm(x, *stats, self.weight, self.bias, self.by_batch, momentum, self.eps)
+
+    @property
+    def by_batch(self):
+        """Whether a batch is normalised by its own statistics, not by the running ones."""
+        return self.training or not self.track_running_stats
 
 
 class BatchNorm1d(_BatchNorm):

@@ -63,7 +63,7 @@ from .elementwise import (
     where,
 )
 from .embedding import embedding
-from .fused import conv2d_relu_max_pool2d, feed_forward
+from .fused import batch_norm_relu, conv2d_relu_max_pool2d, feed_forward
 from .index import gather, getitem, plain_key, scatter_add
 from .linear import einsum, linear, linear_activation, matmul
 from .loss import (

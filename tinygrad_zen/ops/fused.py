@@ -7,6 +7,7 @@ from ..autograd import once, op
 from ._windows import per_axis
 from .conv import check_conv, crop
 from .linear import check_linear
+from .normalize import check_batch_norm
 from .pool import check_pool
 
 
@@ -45,6 +46,14 @@ def conv2d_relu_max_pool2d(
         lambda g: k.conv2d_grad_w(grads(g)[0], x, w.shape, *convolution),
         lambda g: grads(g)[1],
     )
+
+
+@op
+def batch_norm_relu(be, x, w, b, *, eps=1e-5, running=None):
+    """relu(batch_norm(x, w, b)): (N, C, ...), (C,), (C,) -> y. Options as of batch_norm."""
+    check_batch_norm("batch_norm_relu", x, w, b)
+    y, mean, rstd = be.kernels.batch_norm_relu(x, w, b, eps, running)
+    return y, lambda g: be.kernels.batch_norm_relu_grad(g, x, w, b, mean, rstd)
 
 
 @op

@@ -13,13 +13,18 @@ def batch_norm(be, x, w, b, *, eps=1e-5, running=None):
     running: (mean, variance, momentum), arrays that are moved towards the batch's statistics, or
     None. Ioffe & Szegedy 2015.
     """
-    _check_channels("batch_norm", x, w, b)
-    if x.size // max(x.shape[1], 1) < 2:
-        raise ValueError(
-            f"batch_norm: training needs more than one value a channel; got shape {x.shape}"
-        )
+    check_batch_norm("batch_norm", x, w, b)
     y, mean, rstd = be.kernels.batch_norm(x, w, b, eps, running)
     return y, lambda g: be.kernels.batch_norm_grad(g, x, w, mean, rstd)
+
+
+def check_batch_norm(name, x, w, b):
+    """Raise ValueError unless a batch x can be normalised by its own statistics."""
+    _check_channels(name, x, w, b)
+    if x.size // max(x.shape[1], 1) < 2:
+        raise ValueError(
+            f"{name}: training needs more than one value a channel; got shape {x.shape}"
+        )
 
 
 def batch_norm_eval(x, w, b, mean, var, eps=1e-5):

@@ -75,8 +75,13 @@ def _batch_norm(x, w, b, eps, running):
     return reference.batch_norm(x, w, b, eps, None)
 
 
+def _batch_norm_relu(x, w, b, eps, running):
+    return reference.batch_norm_relu(x, w, b, eps, None)
+
+
 KERNELS = {
     "batch_norm": _batch_norm,
+    "batch_norm_relu": _batch_norm_relu,
     "embedding_grad": lambda g, i, to: embedding_grad(g, i, shape=to),
     "erf": elementwise.erf,
     "gather_grad": lambda g, i, to, axis: index.gather_grad(g, i, shape=to, axis=axis),
