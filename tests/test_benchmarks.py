@@ -368,6 +368,30 @@ def test_profiles_from_end_to_end(tmp_path):
     ]
 
 
+# overhead.py
+
+
+def test_overhead_from_end_to_end(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run("overhead.py", "--rounds", 3, "--keep", "--to", tmp_path)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    results, text = kept(tmp_path, "overhead")
+    assert len(results["ops"]) == 8 and results["threads"] == 1
+    for found in results["ops"].values():
+        for tensors, arrays in found.values():
+            assert tensors > 0 and arrays > 0
+    assert all(f"| {name} |" in text for name in (*results["ops"], "median"))
+
+
+def test_overhead_compares_the_same_computations(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    overhead = load("overhead", monkeypatch)
+    assert overhead.own({"forward": (3.0, 1.0), "backward": (2.5, 1.0)}) == (2.0, 1.5)
+    wrong = overhead.OPS["mul"]._replace(gradients=lambda g, x, y, z: (g * x,))
+    with tz.using("numpy"), pytest.raises(SystemExit, match="the gradients on Tensors and on arr"):
+        overhead.measure(wrong, 1)
+
+
 # proof.py
 
 
