@@ -389,7 +389,7 @@ def test_overhead_compares_the_same_computations(monkeypatch):
     assert overhead.own({"forward": (3.0, 1.0), "backward": (2.5, 1.0)}) == (2.0, 1.5)
     wrong = overhead.OPS["mul"]._replace(gradients=lambda g, x, y, z: (g * x,))
     with tz.using("numpy"), pytest.raises(SystemExit, match="the gradients on Tensors and on arr"):
-        overhead.measure(wrong, 1)
+        overhead.measure({"mul": wrong}, 1)
 
 
 # proof.py

@@ -155,9 +155,10 @@ def op(fn):
                 arrays.append(a)
             else:
                 return call(*(as_constant(a, args) for a in args), **options)
-        for k, v in options.items():
-            if isinstance(v, generic):
-                options[k] = v.item()
+        if options:
+            for k, v in options.items():
+                if isinstance(v, generic):
+                    options[k] = v.item()
         if backend is None:
             backend = default_backend()
             arrays = [a if a is None else backend.array(a) for a in arrays]
@@ -385,7 +386,8 @@ def _walk(outputs, seeds, targets, retain_graph, create_graph):
                     gx = Tensor(parent.backend.array(gx), parent.backend)
             elif type(gx) is not ndarray:
                 gx = _array(gx)
-            if gx.shape != parent.data.shape or gx.dtype is not parent.data.dtype:
+            data = parent.data
+            if gx.shape != data.shape or gx.dtype is not data.dtype:
                 gx = _fits(gx, parent, node)
             if key in pending:
                 pending[key] = _array(pending[key] + gx)
@@ -448,7 +450,7 @@ def _seed(output, gradient, create_graph):
                 f"backward: a gradient to start with is needed for shape {output.shape}; only a single "
                 "number starts with 1. Reduce it (.sum(), .mean()) or pass gradient="
             )
-        gradient = output.backend.xp.ones(data.shape, data.dtype)
+        gradient = output.backend.xp.array(1, data.dtype).reshape(data.shape)  # faster than ones
         if not create_graph:
             return gradient
     if not isinstance(gradient, Tensor):
@@ -469,7 +471,9 @@ def backward(output, gradient=None, retain_graph=False, create_graph=False):
     """Add to `.grad` of every leaf under output the gradient of output; see Tensor.backward."""
     seed = _seed(output, gradient, create_graph)
     found = propagate((output,), (seed,), None, retain_graph or create_graph, create_graph)
-    for leaf, g in zip(found, _owned(found.values(), found, (seed,)), strict=True):
+    taken = {id(_owner(seed))}
+    for leaf, g in found.items():
+        g = _owned(g, leaf, taken)
         if leaf.grad is None:
             leaf.grad = g
         else:
@@ -477,37 +481,36 @@ def backward(output, gradient=None, retain_graph=False, create_graph=False):
                 leaf.grad = leaf.grad + g
 
 
-def _owned(gradients, tensors, seeds):
-    """Gradients of tensors as Tensors that share memory with nothing.
+def _owned(g, tensor, taken):
+    """The gradient g of a Tensor as a Tensor that shares memory with nothing whose id is in taken.
 
     A vjp may hand on the array that it was given (x + y), or a view of it (x.reshape), of a part of it
     (x[2:]), or one that is stretched and read-only (x.sum()).
     """
-    taken = {id(_owner(s.data if isinstance(s, Tensor) else s)) for s in seeds}
-    for g, tensor in zip(gradients, tensors, strict=True):
-        if not isinstance(g, Tensor):
-            g = Tensor(g, tensor.backend)
-        elif g.requires_grad and g.node is None:
-            yield g  # the very Tensor that the caller started with: a copy would be cut off from it
-            continue
-        data = owner = g.data
-        alone = True
-        if type(data) is not ndarray or data.base is not None:
-            owner = _owner(data)
-            spare = getattr(owner, "nbytes", 0) - data.nbytes
-            alone = 0 <= spare <= SLACK and getattr(data.flags, "writeable", True)
-        if not alone or id(owner) in taken:
-            g = Tensor(data.copy(), g.backend, g.requires_grad, g.node)
-            owner = g.data
-        taken.add(id(owner))
-        yield g
+    if not isinstance(g, Tensor):
+        g = Tensor(g, tensor.backend)
+    elif g.requires_grad and g.node is None:
+        return g  # the very Tensor that the caller started with: a copy would be cut off from it
+    data = owner = g.data
+    alone = True
+    if type(data) is not ndarray or data.base is not None:
+        owner = _owner(data)
+        spare = getattr(owner, "nbytes", 0) - data.nbytes
+        alone = 0 <= spare <= SLACK and getattr(data.flags, "writeable", True)
+    if not alone or id(owner) in taken:
+        g = Tensor(data.copy(), g.backend, g.requires_grad, g.node)
+        owner = g.data
+    taken.add(id(owner))
+    return g
 
 
 SLACK = 8192  # bytes that aligned memory may have around the array for which it was taken
 
 
 def _owner(array):
-    """The array, or whatever else, that holds the memory of an array."""
+    """The array, or whatever else, that holds the memory of an array or a Tensor."""
+    if isinstance(array, Tensor):
+        array = array.data
     while (base := _base(array) if isinstance(array, ndarray) else array.base) is not None:
         if not hasattr(base, "base"):
             return base
@@ -548,9 +551,10 @@ def grad(
                 f"grad: the outputs do not depend on input {i} of shape {x.shape}, or an earlier "
                 "backward() let go of the graph between; allow_unused=True gives None for it"
             )
-    reached = [x for x, g in zip(inputs, gradients, strict=True) if g is not None]
-    owned = _owned((g for g in gradients if g is not None), reached, seeds)
-    result = [None if g is None else next(owned) for g in gradients]
+    taken = {id(_owner(seed)) for seed in seeds}
+    result = [
+        None if g is None else _owned(g, x, taken) for x, g in zip(inputs, gradients, strict=True)
+    ]
     return result[0] if single else tuple(result)
 
 
