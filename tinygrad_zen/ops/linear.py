@@ -1,7 +1,5 @@
 """Matrix products: matmul, linear (a dense layer), einsum."""
 
-import numpy as np
-
 from ..autograd import once, op, together
 from .shape import expand
 
@@ -13,7 +11,7 @@ def matmul(be, x, y):
     A vector on the left is a row, on the right a column, and its axis is dropped from the result.
     """
     k = be.kernels
-    left, right = np.shape(x), np.shape(y)
+    left, right = getattr(x, "shape", ()), getattr(y, "shape", ())
     if not left or not right or left[-1] != right[-2 if len(right) > 1 else 0]:
         raise ValueError(
             "matmul: the last axis of x (..., M, K) and the last but one of y (..., K, N) must agree; "
@@ -73,7 +71,7 @@ def linear_activation(be, x, w, b=None, *, activation):
 
 def check_linear(name, x, w, b):
     """Raise ValueError unless x, weights and bias fit each other."""
-    if w.ndim != 2 or x.ndim == 0 or x.shape[-1] != w.shape[1]:
+    if w.ndim != 2 or x.shape[-1:] != w.shape[1:]:
         raise ValueError(
             f"{name}: x (..., I) and w (O, I) must share I; got {x.shape} and {w.shape}"
         )

@@ -50,9 +50,10 @@ def _find_nan(be, name, out, target):
 
 
 def _check_same_shape(name, x, t):
-    if np.shape(x) != np.shape(t):
+    shapes = getattr(x, "shape", ()), getattr(t, "shape", ())  # a number has none
+    if shapes[0] != shapes[1]:
         raise ValueError(
-            f"{name}: prediction and target must have one shape; got {np.shape(x)} and {np.shape(t)}"
+            f"{name}: prediction and target must have one shape; got {shapes[0]} and {shapes[1]}"
         )
 
 

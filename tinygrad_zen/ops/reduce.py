@@ -9,18 +9,21 @@ from ..autograd import op
 
 def fold(name, x, axis):
     """The axes that a reduction folds, counted from 0, and the shape of x with those kept as 1."""
+    shape, ndim = x.shape, x.ndim
     if axis is None:
-        return tuple(range(x.ndim)), (1,) * x.ndim
+        return tuple(range(ndim)), (1,) * ndim
     axes = axis if isinstance(axis, tuple) else (axis,)
+    kept = list(shape)
     for a in axes:
         if not isinstance(a, int):
             raise TypeError(f"{name}: axis must be an int, a tuple of ints or None; got {axis!r}")
-        if not -x.ndim <= a < x.ndim:
-            raise ValueError(f"{name}: axis {a} is out of range for shape {x.shape}")
-    folded = tuple(a % x.ndim for a in axes)
+        if not -ndim <= a < ndim:
+            raise ValueError(f"{name}: axis {a} is out of range for shape {shape}")
+        kept[a] = 1
+    folded = tuple([a % ndim for a in axes])
     if len(set(folded)) != len(folded):
-        raise ValueError(f"{name}: axis {axis} names one axis twice for shape {x.shape}")
-    return folded, tuple(1 if i in folded else n for i, n in enumerate(x.shape))
+        raise ValueError(f"{name}: axis {axis} names one axis twice for shape {shape}")
+    return folded, tuple(kept)
 
 
 def fold_some(name, x, axis):
