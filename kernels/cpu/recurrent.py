@@ -318,9 +318,7 @@ def _collect(
     slots, units = sums.shape
     length, width, n_x = together * n, panels_x.shape[2], len(gw_ih) // units
     for slot in range(slots):
-        total = part(sums, slot * units, units)
-        for row in range(length):
-            add(part(gz, slot * gz.shape[1] + row * units, units), total)
+        _add_rows(gz, slot * gz.shape[1], length, part(sums, slot * units, units))
     at = (first * steps + begin * n) * depth
     _add_weight_grad(gw_ih, gz, 0, before, at, depth, length, units)
     _add_weight_grad(gw_hh, gz, h_from, before, at + depth - size, depth, length, units)
@@ -341,6 +339,21 @@ def _collect(
                 from_x, n_x, units, 1, panels_x, panel * panels_x.shape[1] * width, width,
             )  # fmt: skip
             row += ROWS if tall else SHORT
+
+
+@njit(**INNER)
+def _add_rows(x, at, n_rows, total):
+    """total += the sum of rows of x from `at` on, four at a time: so total is read and written less often."""
+    size = total.size
+    whole = n_rows - n_rows % 4
+    for row in range(0, whole, 4):
+        first = at + row * size
+        a, b = part(x, first, size), part(x, first + size, size)
+        c, d = part(x, first + 2 * size, size), part(x, first + 3 * size, size)
+        for j in range(size):
+            total[j] += (a[j] + b[j]) + (c[j] + d[j])
+    for row in range(whole, n_rows):
+        add(part(x, at + row * size, size), total)
 
 
 @njit(**INNER)
@@ -387,10 +400,12 @@ def _panels_by_gate(w, size):
 
 def _panels_by_input(w, size):
     """w (gates H, K) for products g @ w: (P, gates units, COLUMNS), the columns being inputs."""
-    by_gate = _by_gate(w, size)
-    padded = np.zeros((*by_gate.shape[:2], _whole(w.shape[1])), w.dtype)
-    padded[:, :, : w.shape[1]] = by_gate
-    return dense(padded.reshape(by_gate.shape[0] * by_gate.shape[1], -1, WIDTH).swapaxes(0, 1))
+    by_gate, n_columns = _by_gate(w, size), _whole(w.shape[1])
+    if n_columns > w.shape[1]:
+        padded = np.zeros((*by_gate.shape[:2], n_columns), w.dtype)
+        padded[:, :, : w.shape[1]] = by_gate
+        by_gate = padded
+    return dense(by_gate.reshape(-1, n_columns // WIDTH, WIDTH).swapaxes(0, 1))
 
 
 def _bias(b, w_hh):
@@ -402,6 +417,8 @@ def _bias(b, w_hh):
 def _by_gate(w, size):
     """(gates H, ...) as (gates, units, ...), with zeros for the units beyond H."""
     w = w.reshape(-1, size, *w.shape[1:])
+    if size == _whole(size):
+        return dense(w)
     padded = np.zeros((len(w), _whole(size), *w.shape[2:]), w.dtype)
     padded[:, :size] = w
     return padded
