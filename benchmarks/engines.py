@@ -52,6 +52,7 @@ ENGINES = {
     "numba-winograd-4": Engine("engine_ours", "numba[winograd=4]", ("numba",), images=True),
     "cupy": Engine("engine_ours", "cupy", ("cupy",), ("cuda",)),
     "cuda": Engine("engine_ours", "cuda", ("cupy", "numba"), ("cuda",)),
+    "cuda-captured": Engine("engine_ours", "cuda captured", ("cupy", "numba"), ("cuda",)),
     "torch": Engine("engine_torch", "", ("torch",), BOTH),
     "torch-fused": Engine("engine_torch", "fused", ("torch",), BOTH),
     "torch-channels-last": Engine("engine_torch", "fused channels_last", ("torch",), BOTH, True),

@@ -81,6 +81,10 @@ class Watcher:
         """Run an optimizer's update of some weights."""
         update(kernels, *args)
 
+    def bounds(self, index):
+        """The smallest and the largest of integers, at which an op looks to refuse those out of range."""
+        return index.min(), index.max()
+
     def wrote(self, tensor):
         """The user has written into a Tensor: `x[...] = ...`."""
 
@@ -93,6 +97,12 @@ def watching(watcher):
         yield watcher
     finally:
         recording.watcher = before
+
+
+def bounds(index):
+    """The smallest and the largest of some integers: Python looks at them, so a card is waited for."""
+    watcher = recording.watcher
+    return (index.min(), index.max()) if watcher is None else watcher.bounds(index)
 
 
 class Node:

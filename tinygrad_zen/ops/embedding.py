@@ -1,6 +1,6 @@
 """Rows looked up in a table."""
 
-from ..autograd import op
+from ..autograd import bounds, op
 
 
 @op
@@ -13,10 +13,9 @@ def embedding(be, index, w, *, padding_idx=None):
         raise TypeError(f"embedding: indices must be integers; got {index.dtype}")
     if w.ndim != 2:
         raise ValueError(f"embedding: the table must be (V, D); got {w.shape}")
-    if index.size and not (0 <= index.min() and index.max() < w.shape[0]):
-        raise ValueError(
-            f"embedding: indices must lie in 0..{w.shape[0] - 1}; got {index.min()}..{index.max()}"
-        )
+    low, high = bounds(index) if index.size else (0, -1)
+    if low < 0 or high >= w.shape[0]:
+        raise ValueError(f"embedding: indices must lie in 0..{w.shape[0] - 1}; got {low}..{high}")
 
     def grad_w(g):
         if padding_idx is not None:

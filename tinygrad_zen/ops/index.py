@@ -5,7 +5,7 @@ An element that is read twice receives both gradients.
 
 import numpy as np
 
-from ..autograd import op
+from ..autograd import bounds, op
 from ..tensor import Tensor
 
 
@@ -86,8 +86,7 @@ def _check_gather(name, x, index, axis):
         raise ValueError(
             f"{name}: index and x must agree on every axis but {axis}; got {index.shape} and {x.shape}"
         )
-    if index.size and not (0 <= index.min() and index.max() < x.shape[axis]):
-        raise ValueError(
-            f"{name}: index must lie in 0..{x.shape[axis] - 1}; got {index.min()}..{index.max()}"
-        )
+    low, high = bounds(index) if index.size else (0, -1)
+    if low < 0 or high >= x.shape[axis]:
+        raise ValueError(f"{name}: index must lie in 0..{x.shape[axis] - 1}; got {low}..{high}")
     return axis

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from ..autograd import op
+from ..autograd import bounds, op
 from .shape import moveaxis, reshape
 
 
@@ -206,12 +206,12 @@ def _as_rows(name, x, target):
 
 def _check_labels(name, labels, classes, ignore_index):
     """Labels with the ignored ones set to 0, and which count (None: all do)."""
-    low, high = (labels.min(), labels.max()) if labels.size else (0, 0)
+    low, high = bounds(labels) if labels.size else (0, 0)
     if 0 <= low and high < classes and not low <= ignore_index <= high:
         return labels, None
     counts = labels != ignore_index
     labels = labels * counts
-    low, high = labels.min(), labels.max()
+    low, high = bounds(labels)
     if low < 0 or high >= classes:
         raise ValueError(
             f"{name}: labels must lie in 0..{classes - 1}; got {low if low < 0 else high}"

@@ -269,10 +269,15 @@ class _Bucket:
                 first += p.size
             self.arrays[name] = flat
 
-    def step(self, update, group):
+    def count(self):
+        """One step more; which one it is, from 1."""
         t = self.states[0]["step"] + 1
         for kept in self.states:
             kept["step"] = t
+        return t
+
+    def step(self, update, group):
+        t = self.count()
         kernels = self.backend.kernels
         if recording.watcher is not None:
             update = functools.partial(recording.watcher.step, update)

@@ -1,7 +1,6 @@
 """Recording a step: everything that it does runs as usual and is written into a Trace."""
 
 import contextlib
-import importlib
 import sys
 import threading
 
@@ -10,10 +9,11 @@ import numpy as np
 from ..autograd import Watcher, watching
 from ..backend import default_backend, default_generator, drawing_from
 from ..tensor import Tensor
+from .recorded import fresh_memory, gradients_spied, listening_module
 from .trace import Trace, observed, tracing
 from .traced import creators_traced, current, paused, plain
 
-_one_at_a_time = threading.Lock()  # while a step is recorded, NumPy's functions are others
+one_at_a_time = threading.RLock()  # while a step is recorded, NumPy's functions are others
 USABLE = ("numpy", "numba")
 
 
@@ -26,11 +26,11 @@ class Recorder(Watcher):
 
     def __init__(self, surroundings):
         self.surroundings = surroundings
-        self._kernels = _listening_module()
+        self._kernels = listening_module()
         self.trace = Trace(self._kernels and self._kernels.blas_threads())
         self.buckets, self.steps, self._gradients = {}, [], {}
         self.leaves = [t for t in surroundings.tensors.values() if t.requires_grad]
-        self.looked_at = []  # (leaf, what its gradient was) of leaves whose gradient the step finds
+        self.looked_at = []  # (leaf, memory of its gradient) of leaves whose gradient the step finds
 
     def record(self, function, args, options):
         """function(*args, **options), recorded; returns what it returns."""
@@ -40,16 +40,16 @@ class Recorder(Watcher):
             check_backend(tensor.backend)
         places = [(t, t.data, name) for name, t in tensors.items()]
         generator = default_generator()
-        with _one_at_a_time, contextlib.ExitStack() as stack:
+        with one_at_a_time, contextlib.ExitStack() as stack:
             if self._kernels is not None:
                 spaces = {id(b.kernels): b.kernels for b in self._backends()}
                 stack.enter_context(self._kernels.listening(self._hear, list(spaces.values())))
                 stack.enter_context(fresh_memory())
-            stack.enter_context(drawing_from(_Generator(generator)))
+            stack.enter_context(drawing_from(TracedGenerator(generator)))
             stack.callback(self._back_in_place, places)
             for tensor, array, _ in places:
                 tensor.data = observed(array)
-            stack.enter_context(self._spied())
+            stack.enter_context(gradients_spied(self.leaves, self._hold, self.looked_at))
             stack.enter_context(creators_traced())
             stack.enter_context(watching(self))
             stack.enter_context(tracing(self.trace))
@@ -60,39 +60,11 @@ class Recorder(Watcher):
     def _backends(self):
         return [default_backend(), *(t.backend for t in self.surroundings.tensors.values())]
 
-    @contextlib.contextmanager
-    def _spied(self):
-        """Note of which leaves the step looks at the gradient before it sets it.
-
-        What such a gradient was is an input of the step, and is put into memory of its own.
-        """
-        kinds, seen = [(leaf, type(leaf)) for leaf in self.leaves], set()
-        slot = Tensor.grad
-
-        def look(leaf):
-            found = slot.__get__(leaf)
-            if id(leaf) not in seen:
-                seen.add(id(leaf))
-                if found is not None:
-                    buffer = plain(found.data).copy()
-                    self.trace.inputs[id(buffer)] = self.trace.made[id(buffer)] = buffer
-                    found = Tensor(observed(buffer), found.backend)
-                    slot.__set__(leaf, found)
-                self.looked_at.append((leaf, None if found is None else plain(found.data)))
-            return found
-
-        def put(leaf, gradient):
-            seen.add(id(leaf))
-            slot.__set__(leaf, gradient)
-
-        spy = {"__slots__": (), "grad": property(look, put)}
-        try:
-            for leaf, kind in kinds:
-                leaf.__class__ = type(kind.__name__, (kind,), spy)
-            yield
-        finally:
-            for leaf, kind in kinds:
-                leaf.__class__ = kind
+    def _hold(self, gradient):
+        """A gradient that the step finds, in memory of its own: that, and the Tensor over it."""
+        buffer = plain(gradient.data).copy()
+        self.trace.inputs[id(buffer)] = self.trace.made[id(buffer)] = buffer
+        return buffer, Tensor(observed(buffer), gradient.backend)
 
     def _moved_home(self, places):
         """What the step put in the place of an array (`p.data = p.data - g`) is copied into it."""
@@ -179,7 +151,7 @@ class _Compiled:
         return self.call(self.function, args)
 
 
-class _Generator:
+class TracedGenerator:
     """The engine's random generator during a recording: what it draws is drawn anew in replays."""
 
     def __init__(self, generator):
@@ -216,16 +188,3 @@ def check_backend(backend):
         raise ValueError(
             f"capture: steps on {backend.name} cannot be recorded, only those on {' and '.join(USABLE)}"
         )
-
-
-def fresh_memory():
-    """Have Numba's kernels keep no blocks of memory for arrays to come, and take none, inside of this."""
-    kernels = _listening_module()
-    return kernels.fresh_memory() if kernels else contextlib.nullcontext()
-
-
-def _listening_module():
-    """Numba's side of it, if anybody has loaded Numba."""
-    if "numba" not in sys.modules:
-        return None
-    return importlib.import_module("tinygrad_zen.kernels.cpu._listening")

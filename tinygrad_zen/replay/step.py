@@ -1,17 +1,17 @@
 """capture(): a training step, recorded once and replayed without the engine."""
 
 import functools
-import hashlib
-import sys
 
 import numpy as np
 
 from ..autograd import recording
 from ..backend import default_backend, default_generator
 from ..tensor import Tensor
-from .recorder import Recorder, fresh_memory
-from .surroundings import PACKAGE, Surroundings
-from .trace import Diverged, arrays_in, observed
+from .graphs import GraphReplay
+from .recorded import Recorded, digest, is_data, plan_of
+from .recorder import Recorder
+from .surroundings import Surroundings
+from .trace import Diverged, observed
 from .traced import plain, root
 
 
@@ -27,7 +27,8 @@ def capture(function, check=2):
             return loss
 
     The first call runs as usual: it compiles kernels and makes the optimizer's state. The second is
-    recorded: a flat list of calls of NumPy and of compiled kernels, on arrays that stay where they are.
+    recorded: on a CPU as a flat list of calls of NumPy and of compiled kernels, on arrays that stay where
+    they are.
     From then on arguments are copied into place and the list is replayed. check: how many replays are
     compared with the engine, bit for bit: they are undone, and the engine's step stays (RuntimeError if
     they differ); it takes new arguments to find out that something depends on them.
@@ -42,8 +43,18 @@ def capture(function, check=2):
 
     Returned Tensors are copies. Parameters' `.grad` are overwritten by the next replay. What else
     Python does in the step (prints, counts, lists) happens when it is recorded, and not in replays.
-    Only for backends whose arrays are NumPy's: numpy and numba. Debuggers and profiles
-    (`tz.debug`, `tz.profile`) see steps as usual: inside them nothing is replayed.
+    Debuggers and profiles (`tz.debug`, `tz.profile`) see steps as usual: inside them nothing is
+    replayed. Backends: numpy, numba; and cupy, cuda, on which the step becomes CUDA graphs, each started
+    at once, with the optimizers' updates between them.
+
+    On a card Python may look at no value, and numbers come from the host as arguments, from the engine's
+    generator, or as constants: all else is refused, and so is a graph that names memory which nothing
+    keeps. The range of labels and indices is looked at before each replay, for which they must be
+    arguments or held by the function. Products of matrices are made by this engine's kernels, since CuPy
+    lets nobody record cuBLAS; so float16 and einsum are refused, and replays agree with the step by itself
+    to rounding, with a step that computes its products in the same way bit for bit. Where the engine does
+    not repeat its own bits (`cupy` adds the gradients of words in any order) the comparison allows 1e-3 of
+    an array's largest number.
     """
     return Captured(function, check)
 
@@ -73,7 +84,7 @@ class Captured:
 
     @property
     def calls(self):
-        return None if self._replay is None else len(self._replay.calls)
+        return None if self._replay is None else self._replay.count
 
     def reset(self):
         """Forget the recording: the next call is recorded anew."""
@@ -87,7 +98,7 @@ class Captured:
                 result = self.function(*args, **options)
                 self._warm = True
                 return result
-            replay = Replay(self.function, args, options)
+            replay = _record(self.function, args, options)
             self._replay = replay
             return replay.first
         replay = self._replay
@@ -106,21 +117,26 @@ class Captured:
             return replay.by_the_engine(args, options)
 
 
-class Replay:
+def _record(function, args, options):
+    """A step recorded where it computes: on the card if anything of it lies there."""
+    values = (*args, *options.values())
+    surroundings = Surroundings(function, [v for v in values if not is_data(v)])
+    tensors = [*(v for v in values if isinstance(v, Tensor)), *surroundings.tensors.values()]
+    backends = [default_backend(), *(t.backend for t in tensors)]
+    card = next((b for b in backends if b.xp is not np), None)
+    if card is None:
+        return Replay(function, args, options, surroundings)
+    return GraphReplay(function, args, options, surroundings, card)
+
+
+class Replay(Recorded):
     """A recorded step. calls: [(function, arguments)]; first: what the recorded step returned."""
 
-    def __init__(self, function, args, options):
-        self._function = function
-        others = [v for v in (*args, *options.values()) if not isinstance(v, Tensor | np.ndarray)]
-        self.surroundings = Surroundings(function, others)
-        self._inputs = []  # (name, memory, kind, backend), or (name, None, Python value, None)
-        self._keys = len(args), tuple(options)
-        args = tuple(self._input(a, f"argument {i}") for i, a in enumerate(args))
-        options = {k: self._input(a, f"argument {k}") for k, a in options.items()}
-        self._recording, self._backend = recording.on, default_backend()
+    def __init__(self, function, args, options, surroundings):
+        super().__init__(function, args, options, surroundings)
         recorder = Recorder(self.surroundings)
         trace = recorder.trace
-        originals = {id(b): _digest(b) for _, b, _, _ in self._inputs if b is not None}
+        originals = {id(b): digest(b) for _, b, _, _ in self._inputs if b is not None}
         trace.inputs = {id(b): b for _, b, _, _ in self._inputs if b is not None}
         trace.made |= trace.inputs
         before = self._python_state()
@@ -128,7 +144,7 @@ class Replay:
         gradients = [(t, t.grad) for t in self.surroundings.tensors.values()]
         start = trace.saved, recorder.steps, generator, gradients
         try:
-            result = recorder.record(function, args, options)
+            result = recorder.record(function, self._args, self._options)
         except BaseException:
             self._restore(start)
             raise
@@ -139,7 +155,7 @@ class Replay:
         for tensor, gradient in self._gradients:
             tensor.grad = gradient
         owners = recorder.owners()
-        self._plans = [_plan_of(bucket, optimizer) for bucket, optimizer in owners]
+        self._plans = [plan_of(bucket, optimizer) for bucket, optimizer in owners]
         self._groups = {optimizer: len(optimizer._plans) for _, optimizer in owners}
         self._steps, self._looked_at = recorder.steps, recorder.looked_at
         self.first = self._results()
@@ -149,86 +165,16 @@ class Replay:
             self._restore(start)
             raise
         self.calls = trace.calls_to_replay()
+        self.count = len(self.calls)
         self._memory = [array for array, _ in trace.saved.values()]  # that the step writes
         self._plan_undo(trace)
         self._check_itself(trace, start)
 
-    # before a replay
+    def memory(self, array):
+        return np.array(plain(array))
 
-    def _input(self, value, name):
-        """An argument as the recorded step gets it: arrays and Tensors on memory of their own."""
-        array = value.data if isinstance(value, Tensor) else value
-        if isinstance(array, np.ndarray):
-            if isinstance(value, Tensor) and value.requires_grad:
-                raise ValueError(f"capture: {name} requires a gradient; detach() it")
-            buffer = np.array(plain(array))
-            self._inputs.append((name, buffer, type(value), getattr(value, "backend", None)))
-            return (
-                Tensor(observed(buffer), value.backend)
-                if isinstance(value, Tensor)
-                else observed(buffer)
-            )
-        if isinstance(value, tuple | list | dict) and any(_holds_arrays(value)):
-            raise TypeError(
-                f"capture: {name} is a {type(value).__name__} of arrays; pass them one by one"
-            )
-        self._inputs.append((name, None, value, None))
-        return value
-
-    def take(self, args, options):
-        """Copy arguments into place; raise ValueError where anything is not as it was recorded."""
-        changed = self.surroundings.changed() or self._engine_changed()
-        if changed:
-            raise ValueError(f"capture: {changed}; step.reset() has the next call recorded anew")
-        if (len(args), tuple(options)) != self._keys:
-            raise ValueError(
-                f"capture: the step was recorded with {self._keys[0]} arguments and {self._keys[1]}; got "
-                f"{len(args)} and {tuple(options)}"
-            )
-        values = (*args, *options.values()) if options else args
-        for value, (name, buffer, kind, backend) in zip(values, self._inputs, strict=True):
-            if buffer is None:
-                if value is not kind and not (type(value) is type(kind) and value == kind):
-                    raise ValueError(
-                        f"capture: {name} was {kind!r:.60} at recording and is {value!r:.60}; the step runs "
-                        "as it is with step.function(...), or capture one for each value"
-                    )
-                continue
-            array = value.data if isinstance(value, Tensor) else value
-            if (
-                not isinstance(value, kind)
-                or getattr(value, "backend", None) is not backend
-                or array.shape != buffer.shape
-                or array.dtype != buffer.dtype
-            ):
-                raise ValueError(
-                    f"capture: {name} was {kind.__name__} {buffer.dtype} {buffer.shape} at recording and is "
-                    f"{_describe(value)}; run this one with step.function(...), or capture a step for "
-                    "this shape as well"
-                )
-            buffer[...] = array
-        for leaf, before in self._looked_at:
-            if (leaf.grad is None) is not (before is None):
-                words = "there was none" if before is None else "there was one"
-                raise ValueError(
-                    f"capture: the step adds to the gradient of a parameter {leaf.shape}; at recording "
-                    f"{words} at the beginning, now it is otherwise: call zero_grad() in the step, or "
-                    "always before it"
-                )
-            if before is not None:
-                np.copyto(before, leaf.grad.data)
-
-    def _engine_changed(self):
-        """In words, what of the engine and the optimizers is no longer as it was."""
-        if recording.on is not self._recording:
-            return f"gradients were {_switch(self._recording)} at recording"
-        if default_backend() is not self._backend:
-            return f"the default backend was {self._backend.name} at recording"
-        for optimizer, number, plan in self._plans:
-            plans = optimizer._plans
-            if plans[number][1] is not plan or len(plans) != self._groups[optimizer]:
-                return f"{optimizer.name} has got other state or groups since the recording"
-        return None
+    def seen(self, memory):
+        return observed(memory)
 
     # replays
 
@@ -257,12 +203,6 @@ class Replay:
             default_generator().bit_generator.state = self._generator_state
         self._gradients_back()
 
-    def _gradients_back(self):
-        """What the step adds to is as `take` found it: the same memory may have held it and the sum."""
-        for leaf, before in self._looked_at:
-            if before is not None:
-                leaf.grad = Tensor(before.copy(), leaf.backend)
-
     def _plan_undo(self, trace):
         """What must be kept before a replay in case that a guard stops it."""
         last = max(trace.guards, default=-1)
@@ -273,34 +213,6 @@ class Replay:
         self._late = any(i < last for i in trace.updates)
 
     # comparisons
-
-    def by_the_engine(self, args, options):
-        """The step as it is; what it put in the place of arrays is copied into them."""
-        result = self._function(*args, **options)
-        for tensor, array in self.surroundings.places():
-            if tensor.data is not array:
-                np.copyto(array, tensor.data)
-                tensor.data = array
-        return result
-
-    def compared(self, args, options):
-        """A replay, which is undone, and the same step by the engine."""
-        before, replayed = self._state(), None
-        try:
-            replayed = self.run()
-            found = self._outcome(replayed)
-        except Diverged:
-            found = None
-        finally:
-            self._restore(before)
-            self._gradients_back()
-        del before  # and no block stays for later, which a step on top of its recording needs once
-        with fresh_memory():
-            result = self.by_the_engine(args, options)
-        if found is None:
-            return result
-        self._compare(self._outcome(result), found, "the engine's step")
-        return replayed
 
     def _check_itself(self, trace, before):
         """The recorded step once more, from where it began and on spoiled arrays: the same must come out."""
@@ -342,133 +254,24 @@ class Replay:
         """{what it is: its digest} of all that a step leaves."""
         names = {id(root(t.data)): name for name, t in self.surroundings.tensors.items()}
         found = {
-            names.get(key, "an array outside of it"): _digest(array)
+            names.get(key, "an array outside of it"): digest(array)
             for key, array in self._roots().items()
         }
         found |= {
             f"the count of steps {i}": kept["step"] for i, (kept, _) in enumerate(self._steps)
         }
         found["the state of the random generator"] = default_generator().bit_generator.state
-        found["the result"] = _digest(result)
+        found["the result"] = digest(result)
         for name, tensor in self.surroundings.tensors.items():
             if tensor.grad is not None:
-                found[f"the gradient of {name}"] = _digest(tensor.grad)
+                found[f"the gradient of {name}"] = digest(tensor.grad)
         return found
-
-    @staticmethod
-    def _compare(expected, found, what):
-        wrong = [k for k in expected | found if expected.get(k, 0) != found.get(k, 0)]
-        if wrong:
-            raise RuntimeError(
-                f"capture: the replay differs from {what} in {', '.join(sorted(wrong)[:5])}: the step does "
-                "something that cannot be recorded, such as numbers drawn or computed without Tensors"
-            )
-
-    # results
-
-    def _plan(self, value):
-        """A result as something that can be made again: arrays and Tensors are copied each time."""
-        if isinstance(value, Tensor):
-            return Tensor, (plain(value.data), value.backend)
-        if isinstance(value, np.ndarray):
-            return np.ndarray, plain(value)
-        if isinstance(value, tuple | list):
-            return type(value), [self._plan(v) for v in value]
-        if isinstance(value, dict):
-            return dict, {k: self._plan(v) for k, v in value.items()}
-        return None, value
-
-    def _results(self):
-        return _again(*self._result)
 
     # what is refused
 
-    def _python_state(self):
-        """What Python alone keeps: options of optimizers, epochs of schedules."""
-        state = {
-            name: [{k: v for k, v in group.items() if k != "params"} for group in o.param_groups]
-            for name, o in self.surroundings.optimizers.items()
-        }
-        return state | {name: s.last_epoch for name, s in self.surroundings.schedules.items()}
-
     def _refuse(self, trace, before, originals):
-        for name, after in self._python_state().items():
-            if after != before[name]:
-                raise RuntimeError(
-                    f"capture: the step changes options of {name}, such as a learning rate; a replay would "
-                    "not: call schedules after the captured step"
-                )
-        held = [*self.surroundings.arrays.values(), *_arrays_of_the_package()]
-        held += [t.data for t in self.surroundings.tensors.values()]
-        known = {id(root(array)) for array in held}
-        for array in trace.found():
-            if id(array) not in known:
-                raise RuntimeError(
-                    f"capture: the step uses an array {array.dtype} {array.shape} that is neither an "
-                    "argument nor held by what the function names, such as one that it makes of random or "
-                    "Python numbers: its values would be the same in every replay; pass it as an argument"
-                )
+        self._refuse_options(before)
+        self._refuse_unknown(trace.found())
         for name, buffer, _, _ in self._inputs:
-            if buffer is not None and _digest(buffer) != originals[id(buffer)]:
+            if buffer is not None and digest(buffer) != originals[id(buffer)]:
                 raise RuntimeError(f"capture: the step writes into {name}; write into a copy")
-
-
-def _switch(on):
-    return "on" if on else "off"
-
-
-def _arrays_of_the_package():
-    """Tables that modules of this package hold."""
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == PACKAGE:
-            yield from arrays_in([v for v in vars(module).values() if not isinstance(v, list)])
-
-
-def _again(kind, value):
-    if kind is Tensor:
-        return Tensor(value[0].copy(), value[1])
-    if kind is np.ndarray:
-        return value.copy()
-    if kind is dict:
-        return {k: _again(*v) for k, v in value.items()}
-    if kind is None:
-        return value
-    return kind(_again(*v) for v in value)
-
-
-def _digest(result):
-    """What is compared of a result: of arrays not the bytes, which would take as much memory again."""
-    if isinstance(result, Tensor):
-        result = plain(result.data)
-    if isinstance(result, np.ndarray):
-        numbers = np.ascontiguousarray(result).reshape(-1).view(np.uint8)
-        return result.dtype.str, result.shape, hashlib.blake2b(numbers).digest()
-    if isinstance(result, tuple | list):
-        return [_digest(r) for r in result]
-    if isinstance(result, dict):
-        return {k: _digest(v) for k, v in result.items()}
-    return result
-
-
-def _plan_of(bucket, optimizer):
-    """(optimizer, number of the group, its buckets), which must be the same in a replay."""
-    for number, (_, buckets) in enumerate(optimizer._plans):
-        if any(b is bucket for b in buckets):
-            return optimizer, number, buckets
-    raise AssertionError("a bucket belongs to no plan")
-
-
-def _holds_arrays(value):
-    values = value.values() if isinstance(value, dict) else value
-    for item in values:
-        if isinstance(item, tuple | list | dict):
-            yield from _holds_arrays(item)
-        else:
-            yield isinstance(item, Tensor | np.ndarray)
-
-
-def _describe(value):
-    if isinstance(value, Tensor | np.ndarray):
-        where = f" on {value.backend.name}" if isinstance(value, Tensor) else ""
-        return f"{type(value).__name__} {value.dtype} {value.shape}{where}"
-    return f"{value!r:.60}"

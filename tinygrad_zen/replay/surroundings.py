@@ -22,7 +22,7 @@ class Surroundings:
 
     Closures, defaults and globals of the function and of those that it calls, as far as they are not
     this package's; containers; the attributes of Modules, and of objects those that such functions
-    name. tensors: {name: Tensor}; optimizers, schedules: {name: it}.
+    name. tensors, arrays (on the host or a card), optimizers, schedules: {name: it}.
     """
 
     def __init__(self, function, arguments=()):
@@ -72,6 +72,8 @@ class Surroundings:
             case Tensor():
                 self.tensors[name] = value
             case np.ndarray():
+                self.arrays[name] = value
+            case _ if hasattr(type(value), "__cuda_array_interface__"):
                 self.arrays[name] = value
             case Module():
                 self._module(value, name)

@@ -130,7 +130,7 @@ class Trace:
         else:
             result = function(*inputs, **options)
         results = tuple(map(asanyarray, result if isinstance(result, tuple) else (result,)))
-        if out is None and len(results) == 1 and self._is_fixed((inputs, options)):
+        if out is None and len(results) == 1 and self.is_fixed((inputs, options)):
             return self._constant(results[0])
         if method == "__call__" and ufunc not in (np.maximum, np.minimum):  # those want a keyword
             self.note(function, (*inputs, *results), results, options)
@@ -172,7 +172,7 @@ class Trace:
             result = asanyarray(self.run(function, args, options))
             if any(root(result) is root(a) for a in arrays_in(args)):
                 return observed(result)  # einsum("ij->ji", x)
-            if self._is_fixed((args, options)):
+            if self.is_fixed((args, options)):
                 return self._constant(result)
             self.note(function, args, [result], {**options, "out": result})
             return self.wrap(result)
@@ -255,7 +255,7 @@ class Trace:
         self._fixed[id(root(array))] = array, copy
         return traced
 
-    def _is_fixed(self, value):
+    def is_fixed(self, value):
         """Whether all arrays in a value hold what they hold in every step."""
         roots = [id(root(array)) for array in arrays_in(value)]
         return all(key in self._fixed or key in self.tables for key in roots)
@@ -289,7 +289,7 @@ class Trace:
 
     def in_place(self, function, args, options):
         fixed = self._fixed.get(id(root(args[0])))
-        if fixed is not None and self._is_fixed((args, options)):
+        if fixed is not None and self.is_fixed((args, options)):
             self.run(function, args, options)
             np.copyto(fixed[1], fixed[0])
             return
@@ -309,7 +309,7 @@ class Trace:
             return value
         old = {id(root(a)) for a in arrays_in((args, options))}
         new = [p for p in parts if id(root(p)) not in old]
-        if new and len(parts) == 1 and parts[0] is result and self._is_fixed((args, options)):
+        if new and len(parts) == 1 and parts[0] is result and self.is_fixed((args, options)):
             return self._constant(result)
         if new:
             self.note(_copy_result, (result, function, args, options), new)
@@ -324,7 +324,7 @@ class Trace:
             return original
         if root(result) is root(source):
             return observed(result)
-        if self._is_fixed(source):
+        if self.is_fixed(source):
             return self._constant(result)
         target = result if result.shape == source.shape else result.reshape(source.shape)
         self.note(np.copyto, (target, source, "unsafe"), [result])

@@ -158,8 +158,8 @@ def root(array):
     return array
 
 
-def _in_numpy(frame):
-    return frame.f_globals.get("__name__", "").partition(".")[0] == "numpy"
+def _in_library(frame):
+    return frame.f_globals.get("__name__", "").partition(".")[0] in ("numpy", "cupy")
 
 
 # NumPy's functions that make arrays of what is no array: while a step is recorded they give Traced ones.
@@ -176,7 +176,7 @@ def creators_traced():
     def traced(original):
         def create(*args, **options):
             trace = current.trace
-            if trace is None or _in_numpy(sys._getframe(1)):
+            if trace is None or _in_library(sys._getframe(1)):
                 return original(*plain(args), **plain(options))
             return trace.create(original, args, options)
 
