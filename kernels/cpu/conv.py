@@ -17,9 +17,10 @@ import numpy as np
 from numba import njit, prange
 
 from .. import reference
-from ..reference._windows import pad, window_counts
+from ..reference._windows import window_counts
 from . import _winograd
 from ._arrays import corner, dense, empty, images, pixels
+from ._border import padded
 from ._compiled import COMPILED, INNER, many, threaded
 from ._tile import ROWS, VECTORS, columns, tile_add, tile_add_of, tile_from_of
 from ._vectors import MULTIPLIED
@@ -65,7 +66,7 @@ def conv2d_direct(x, w, b, stride, padding, dilation, groups):
     if groups > 1 or not _suit(x, w):
         return reference.conv2d(x, w, b, stride, padding, dilation, groups)
     n_filters, channels, *kernel = w.shape
-    x = pixels(pad(x, padding, padding))
+    x = padded(x, padding)
     n, height, width, _ = x.shape
     out = window_counts((height, width), kernel, stride, (0, 0), dilation)
     panels = _panels(w.transpose(2, 3, 1, 0).reshape(-1, n_filters))
@@ -210,7 +211,7 @@ def conv2d_grad_w_direct(g, x, w_shape, stride, padding, dilation, groups):
     if groups > 1 or not _suit(g, x):
         return reference.conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups)
     n_filters, channels, *kernel = w_shape
-    x, g = pixels(pad(x, padding, padding)), pixels(g)
+    x, g = padded(x, padding), pixels(g)
     n, height, width, _ = x.shape
     out, panel = g.shape[1:3], columns(x.dtype)
     lanes = panel // VECTORS
