@@ -359,10 +359,10 @@ def sentiment_bert(recipe, args):
     x, x_dev, x_test = (recipe.encode(tokenizer, t, args.length) for t in (train, dev, test))
     sizes = recipe.config(len(tokenizer), args.length)
     # drawn in the recipe's order, so that the weights are the same
-    guesser = None if args.scratch else Bert(recipe.Guesser(sizes), sizes)
     net = Bert(recipe.Net(nn.BertModel(sizes, pooler=False)), sizes)
+    guesser = None if args.scratch else Bert(recipe.Guesser(sizes), sizes)
 
-    def steps(net, batches, epochs, lr, loss_of):
+    def steps(net, batches, epochs, lr, loss_of, dropout=True):
         """Train with the recipe's schedule; a value after each epoch."""
         optimizer = torch.optim.AdamW(net.parameters(), lr=lr)
         total = epochs * len(batches)
@@ -371,7 +371,7 @@ def sentiment_bert(recipe, args):
             optimizer, lambda i: min((1 + i * (1 - 1 / up)) / up, 1, (total - i) / (total - up))
         )
         for _ in range(epochs):
-            net.train()
+            net.train(dropout)
             for batch in batches:
                 optimizer.zero_grad()
                 loss_of(*batch).backward()
@@ -397,7 +397,9 @@ def sentiment_bert(recipe, args):
 
         batches = data.DataLoader(*x, batch_size=args.batch_size, seed=args.seed)
         epochs = recipe.pretraining_epochs(args)
-        for _ in steps(guesser, batches, epochs, recipe.PRETRAINING_RATE, guess_loss):
+        for _ in steps(
+            guesser, batches, epochs, recipe.PRETRAINING_RATE, guess_loss, dropout=False
+        ):
             pass
         net.load_state_dict(guesser.state_dict(), strict=False)
 

@@ -348,3 +348,19 @@ def test_each_piece_can_be_hidden_with_its_own_share():
     shares = np.tile([0.0, 0.3, 1.0, 1.0], (2000, 1))
     guess = tokenizer.mask_pieces(ids, np.random.default_rng(0), shares)[1]
     np.testing.assert_allclose(guess.mean(axis=0), [0, 0.3, 1, 0], atol=0.03)
+
+
+def test_pieces_of_a_word_are_hidden_together():
+    tokenizer = data.WordPiece([*data.wordpiece.SPECIAL, "play", "##ing", "##s", "a"])
+    rows = ["[CLS]", "play", "##ing", "##s", "a", "play", "##s", "[SEP]"]
+    ids = np.tile([tokenizer.ids[piece] for piece in rows], (3000, 1))
+    guess = tokenizer.mask_pieces(ids, np.random.default_rng(0), 0.3, whole_words=True)[1]
+    np.testing.assert_array_equal(guess[:, 1], guess[:, 2])
+    np.testing.assert_array_equal(guess[:, 1], guess[:, 3])
+    np.testing.assert_array_equal(guess[:, 5], guess[:, 6])
+    assert not guess[:, [0, 7]].any()
+    np.testing.assert_allclose(guess[:, [1, 4, 5]].mean(axis=0), 0.3, atol=0.03)
+    assert np.corrcoef(guess[:, 1], guess[:, 5])[0, 1] < 0.1  # one word says nothing of another
+    shares = np.where(ids == tokenizer.ids["a"], 1.0, np.where(ids == ids[0, 1], 0.0, 0.7))
+    guess = tokenizer.mask_pieces(ids, np.random.default_rng(0), shares, whole_words=True)[1]
+    np.testing.assert_array_equal(guess.any(axis=0), np.array(rows) == "a")

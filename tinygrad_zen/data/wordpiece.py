@@ -157,20 +157,32 @@ class WordPiece:
             batch["token_type_ids"][i, : len(ids)] = segments
         return batch
 
-    def mask_pieces(self, ids, rng, share=0.15):
-        """Hide pieces for a network to guess: integers (...) -> (what it reads, bools: what to guess).
+    def mask_pieces(self, ids, rng, share=0.15, whole_words=False):
+        """Hide pieces for a network to guess: integers (..., T) -> (what it reads, bools: what to guess).
 
         Each piece but those in SPECIAL is to be guessed with probability `share`, a number or an array like
-        ids. Of those eight in ten read [MASK], one in ten any piece, and one in ten itself. rng: a NumPy
-        generator. Devlin et al. 2019.
+        ids. Of those eight in ten read [MASK], one in ten any piece, and one in ten itself. whole_words: the
+        pieces of a word are guessed together, with the share of its first; else the end of a word often
+        gives its beginning away. rng: a NumPy generator. Devlin et al. 2019, and their later code.
         """
         words = np.ones(len(self), bool)
         words[[self.ids[name] for name in SPECIAL]] = False
-        guess = words[ids] & (rng.random(ids.shape) < share)
+        draw = rng.random(ids.shape)
+        if whole_words:
+            first = self._first_pieces(ids)
+            draw = np.take_along_axis(draw, first, -1)
+            share = np.take_along_axis(np.broadcast_to(share, ids.shape), first, -1)
+        guess = words[ids] & (draw < share)
         fate = rng.random(ids.shape)
         any_piece = rng.choice(np.flatnonzero(words), ids.shape)
         read = np.where(guess & (fate < 0.8), self.mask, ids)
         return np.where(guess & (fate >= 0.9), any_piece, read), guess
+
+    def _first_pieces(self, ids):
+        """Where along the last axis the word of each piece begins, (..., T)."""
+        begins = np.array([not piece.startswith("##") for piece in self.vocab])
+        places = np.where(begins[ids], np.arange(ids.shape[-1]), 0)
+        return np.maximum.accumulate(places, axis=-1)
 
     def decode(self, ids, skip_special=True):
         """The text of some numbers, with the pieces of a word joined and spaces between words."""

@@ -42,10 +42,9 @@ from .common import (
 
 CLASSES = ("blame", "praise")
 PRETRAINING_RATE = 2e-3
-HIDDEN = (
-    0.4  # the share of pieces that are hidden: more than in the paper, for there are few sentences
-)
-GUESSED = 0.35  # of those, the share that is guessed at its place
+# the share of pieces that are hidden: more than in the paper, for there are few sentences
+HIDDEN = 0.4
+DROPOUT = 0.3
 RARE = 1e-3  # the share of all pieces from which on a piece counts less, as in word2vec
 
 
@@ -57,13 +56,19 @@ def add_arguments(parser):
         "--bert", type=Path, metavar="FOLDER", help="fine-tune this BERT, pre-train none"
     )
     parser.add_argument(
-        "--pretrain-epochs", type=positive, help="default: 16, with --quick 2", metavar="EPOCHS"
+        "--pretrain-epochs", type=positive, help="default: 20, with --quick 2", metavar="EPOCHS"
     )
     parser.add_argument(
-        "--pieces", type=positive, default=8000, help="that are known (%(default)s)"
+        "--pieces", type=positive, default=4000, help="that are known (%(default)s)"
     )
     parser.add_argument(
         "--length", type=positive, default=40, help="pieces of a sentence (%(default)s)"
+    )
+    parser.add_argument(
+        "--labels",
+        type=positive,
+        metavar="N",
+        help="learn from N labels, and from the words of all sentences (all)",
     )
     parser.add_argument("--lr", type=float, default=1e-3, help="of fine-tuning (%(default)s)")
     parser.add_argument(
@@ -71,7 +76,7 @@ def add_arguments(parser):
         type=float,
         default=0.3,
         metavar="SHARE",
-        help="of pieces that are hidden while labels are learned, a kind of dropout (%(default)s)",
+        help="of words that are hidden while labels are learned, a kind of dropout (%(default)s)",
     )
 
 
@@ -84,6 +89,8 @@ def config(pieces, length):
         num_attention_heads=4,
         intermediate_size=256,
         max_position_embeddings=length,
+        hidden_dropout_prob=DROPOUT,
+        attention_probs_dropout_prob=DROPOUT,
     )
 
 
@@ -133,7 +140,7 @@ def warm_up(optimizer, steps, share=0.1):
 
 
 def pretraining_epochs(args):
-    return args.pretrain_epochs or (2 if args.quick else 16)
+    return args.pretrain_epochs or (2 if args.quick else 20)
 
 
 class Guesser(nn.Module):
@@ -163,23 +170,25 @@ def rarity(tokenizer, ids):
 
 
 def hide(tokenizer, ids, rare):
-    """What the net reads (N, T), the places to guess (N, T), the hidden pieces as shares (N, pieces).
+    """What the net reads (N, T), what it is to guess: bools (N, T), and as shares of pieces (N, pieces).
 
-    Every piece is hidden with a probability by its rarity, HIDDEN on average. The places to guess are a
-    part of them: to guess all would take twice as long.
+    Every word is hidden with a probability by the rarity of its first piece, HIDDEN on average.
     """
-    rng = tz.default_generator()
     share = rare[ids]
-    read, hidden = tokenizer.mask_pieces(ids, rng, HIDDEN * share / share[share > 0].mean())
+    share *= HIDDEN / share[share > 0].mean()
+    read, hidden = tokenizer.mask_pieces(ids, tz.default_generator(), share, whole_words=True)
     shares = np.zeros((len(ids), len(rare)), np.float32)
     rows, columns = np.nonzero(hidden)
     np.add.at(shares, (rows, ids[rows, columns]), rare[ids[hidden]])
-    return read, hidden & (rng.random(ids.shape) < GUESSED), shares / shares.sum()
+    return read, hidden, shares / shares.sum()
 
 
 def pretrain(args, tokenizer, ids, mask):
-    """A BERT that has learned to guess hidden pieces of the sentences: ids, mask (N, T)."""
-    net = Guesser(config(len(tokenizer), args.length))
+    """A BERT that has learned to guess hidden pieces of the sentences: ids, mask (N, T).
+
+    Without dropout, so `eval`: it is asked for other words each time, which nobody learns by heart.
+    """
+    net = Guesser(config(len(tokenizer), args.length)).eval()
     rare = rarity(tokenizer, ids)
     epochs = pretraining_epochs(args)
     loader = data.DataLoader(ids, mask, batch_size=args.batch_size, seed=args.seed)
@@ -231,19 +240,20 @@ def beginning(args, texts):
         bert.pooler = None  # not used here
         return Net(bert), bert.tokenizer
     tokenizer = data.WordPiece.train(texts, args.pieces)
-    if args.scratch:
-        return Net(nn.BertModel(config(len(tokenizer), args.length), pooler=False)), tokenizer
-    print("hidden words are guessed")
-    net = Net(pretrain(args, tokenizer, *encode(tokenizer, texts, args.length)))
-    print("labels are learned")
+    net = Net(nn.BertModel(config(len(tokenizer), args.length), pooler=False))
+    if not args.scratch:
+        print("hidden words are guessed")
+        bert = pretrain(args, tokenizer, *encode(tokenizer, texts, args.length))
+        net.bert.load_state_dict(bert.state_dict())
+        print("labels are learned")
     return net, tokenizer
 
 
 def label_batches(args, tokenizer, ids, mask, y):
-    """Batches to learn labels from, in which some pieces are hidden, others in each epoch."""
+    """Batches to learn labels from, in which some words are hidden, others in each epoch."""
 
     def cover(ids, rng):
-        return tokenizer.mask_pieces(ids, rng, args.cover)[0]
+        return tokenizer.mask_pieces(ids, rng, args.cover, whole_words=True)[0]
 
     return data.DataLoader(
         ids, mask, y, batch_size=args.batch_size, seed=args.seed, transform=cover
@@ -263,7 +273,7 @@ def main(args):
     model = Model(net)
     optimizer = optim.AdamW(net.parameters(), lr=args.lr)
     model.compile(optimizer, "cross_entropy", metrics=["accuracy"], clip_norm=1.0)
-    batches = label_batches(args, tokenizer, *x, y)
+    batches = label_batches(args, tokenizer, *(a[: args.labels] for a in (*x, y)))
     best = EarlyStopping("val_accuracy", patience=args.epochs, restore_best_weights=True)
     schedule = LearningRate(warm_up(optimizer, args.epochs * len(batches)), every="batch")
     # a training that was stopped while it guessed words has no checkpoint of this part yet
