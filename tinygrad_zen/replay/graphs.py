@@ -34,9 +34,8 @@ class GraphReplay(Recorded):
         options_before, inputs, start = self._python_state(), _contents(given), self._state()
         try:
             expected = self._usual(given)
-            for tensor, gradient, _ in start[
-                -1
-            ]:  # what the recorded step finds is what this one found
+            gradients = start[-1]  # what the recorded step finds is what this one found
+            for tensor, gradient, _ in gradients:
                 tensor.grad = gradient
             self._record()
             self._refuse_options(options_before)

@@ -28,10 +28,9 @@ def capture(function, check=2):
 
     The first call runs as usual: it compiles kernels and makes the optimizer's state. The second is
     recorded: on a CPU as a flat list of calls of NumPy and of compiled kernels, on arrays that stay where
-    they are.
-    From then on arguments are copied into place and the list is replayed. check: how many replays are
-    compared with the engine, bit for bit: they are undone, and the engine's step stays (RuntimeError if
-    they differ); it takes new arguments to find out that something depends on them.
+    they are. From then on arguments are copied into place and the list is replayed. check: how many
+    replays are compared with the engine, bit for bit: they are undone, and the engine's step stays
+    (RuntimeError if they differ); it takes new arguments to find out that something depends on them.
 
     Arguments: Tensors and arrays, whose shapes and dtypes must stay, and Python values, which must
     stay (ValueError otherwise; `step.function` is the function itself, for an odd batch). So must
