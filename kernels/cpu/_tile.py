@@ -116,8 +116,10 @@ def _tiles(height, vectors=VECTORS):
                 numbers = [v.at(row, k.type(m)) for m in range(height)]
                 return _outer_product(v, vectors, numbers, v.at(b, builder.mul(k, b_stride)), tile)
 
-            tile = [v.load(row, i) for row in out for i in range(vectors)]
-            _store_tile(v, vectors, repeat(builder, length, tile, one_step), out)
+            # sums of a call begin at zero: over many calls that rounds less than one sum that goes on
+            sums = repeat(builder, length, [v.constant(0.0)] * (height * vectors), one_step)
+            so_far = [v.load(row, i) for row in out for i in range(vectors)]
+            _store_tile(v, vectors, [v.plus(*pair) for pair in zip(sums, so_far, strict=True)], out)
             return context.get_dummy_value()
 
         return signature, write
