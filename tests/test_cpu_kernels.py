@@ -683,6 +683,52 @@ def test_relu_max_pool2d(normal, case):
     check("relu_max_pool2d_grad", [normal(*y.shape), argmax, x.shape, *options[:-1]])
 
 
+@pytest.mark.parametrize(
+    "x_shape, filters, options, pool",
+    [
+        ((3, 32, 9, 10), (16, 3, 3), ((1, 1), (0, 0), (1, 1), 1), ((2, 2), (2, 2))),
+        (
+            (9, 16, 7, 6),
+            (5, 3, 2),
+            ((1, 1), (1, 2), (1, 1), 1),
+            ((2, 2), (2, 2)),
+        ),  # more images than parts
+        ((2, 48, 13, 12), (3, 2, 3), ((2, 1), (0, 1), (1, 2), 1), ((3, 2), (3, 2))),
+        (
+            (2, 16, 6, 200),
+            (2, 3, 3),
+            ((1, 1), (0, 0), (1, 1), 1),
+            ((2, 2), (2, 2)),
+        ),  # rows in strips
+        (
+            (2, 16, 9, 9),
+            (4, 3, 3),
+            ((1, 1), (0, 0), (1, 1), 1),
+            ((2, 2), (1, 1)),
+        ),  # windows overlap
+        (
+            (2, 3, 9, 9),
+            (4, 3, 3),
+            ((1, 1), (0, 0), (1, 1), 1),
+            ((2, 2), (2, 2)),
+        ),  # no whole vectors
+        ((2, 32, 9, 9), (4, 3, 3), ((1, 1), (0, 0), (1, 1), 2), ((2, 2), (2, 2))),  # groups
+        ((2, 16, 9, 9), (4, 7, 7), ((1, 1), (0, 0), (1, 1), 1), ((2, 2), (2, 2))),  # too many taps
+    ],
+    ids=str,
+)
+def test_conv2d_grad_w_of_winners(normal, x_shape, filters, options, pool):
+    """The zeros between the winners say nothing; a filter may have no winner at all."""
+    groups = options[-1]
+    x, w = normal(*x_shape), normal(filters[0], x_shape[1] // groups, *filters[1:])
+    z = reference.conv2d(x, w, None, *options)
+    z[:, 1] = -1
+    y, argmax = reference.relu_max_pool2d(z, *pool, (0, 0), (1, 1), False)
+    g = normal(*y.shape)
+    gz, _ = reference.relu_max_pool2d_grad(g, argmax, z.shape, *pool, (0, 0), (1, 1))
+    check("conv2d_grad_w_of_winners", [gz, g, argmax, x, w.shape, *options, *pool])
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_stays_in_the_process():
     """Arrays that NumPy makes and frees again and again cost no new pages from the system."""

@@ -18,7 +18,7 @@ from numba import njit, prange
 
 from .. import reference
 from ..reference._windows import window_counts
-from . import _winograd
+from . import _winners, _winograd
 from ._arrays import corner, dense, empty, images, pixels
 from ._border import padded
 from ._compiled import COMPILED, INNER, many, threaded
@@ -296,6 +296,25 @@ def conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups):
     """Gradient of conv2d for its filters: (N, K, OH, OW), (N, C, H, W) -> w_shape (K, C, KH, KW)."""
     rung = conv2d_grad_w_winograd if _winograd_pays(g.shape[2:]) else conv2d_grad_w_direct
     return rung(g, x, w_shape, stride, padding, dilation, groups)
+
+
+def conv2d_grad_w_of_winners(
+    gz, g, argmax, x, w_shape, stride, padding, dilation, groups, pool_kernel, pool_stride
+):
+    """As conv2d_grad_w, of the gradient gz of what was pooled by relu_max_pool2d, with g and argmax.
+
+    gz (N, K, H', W') says the same as g, argmax (N, K, OH, OW), with zeros where no winner stood; windows
+    of the pooling, pool_kernel, lie pool_stride apart. -> w_shape (K, C/groups, KH, KW). The zeros are not
+    multiplied where that pays: see _winners.
+    """
+    options = stride, padding, dilation, groups
+    pays = _winners.takes(w_shape[1], w_shape[2:], pool_kernel, pool_stride, x.itemsize)
+    if groups > 1 or not pays or not _suit(g, x):
+        return conv2d_grad_w(gz, x, w_shape, *options)
+    x = padded(x, padding) if any(padding) else corner(x)[0]
+    g, argmax = pixels(g), pixels(argmax)
+    threads = many(x, g.size * w_shape[1] * w_shape[2] * w_shape[3])
+    return _winners.gradient_w(threads, g, argmax, x, w_shape, stride, dilation, pool_kernel)
 
 
 def conv2d_grad_x_taps(g, w, x_shape, stride, padding, dilation, groups):

@@ -60,6 +60,17 @@ def conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups):
     return run(g, x, w_shape, stride, padding, dilation, groups)
 
 
+def conv2d_grad_w_of_winners(
+    gz, g, argmax, x, w_shape, stride, padding, dilation, groups, pool_kernel, pool_stride
+):
+    """As conv2d_grad_w, of the gradient gz of what was pooled by relu_max_pool2d, with g and argmax.
+
+    gz (N, K, H', W') says the same as g, argmax (N, K, OH, OW), with zeros where no winner stood; windows
+    of the pooling, pool_kernel, lie pool_stride apart. -> w_shape (K, C/groups, KH, KW)
+    """
+    return conv2d_grad_w(gz, x, w_shape, stride, padding, dilation, groups)
+
+
 def _uncountable(*sizes):
     """Whether arrays are too large for the kernels, which count in 32 bits; the library takes those."""
     return max(sizes) >= 2**31

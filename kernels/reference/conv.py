@@ -39,6 +39,17 @@ def conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups):
     return gw.reshape(groups, kh, kw, c, k // groups).transpose(0, 4, 3, 1, 2).reshape(w_shape)
 
 
+def conv2d_grad_w_of_winners(
+    gz, g, argmax, x, w_shape, stride, padding, dilation, groups, pool_kernel, pool_stride
+):
+    """As conv2d_grad_w, of the gradient gz of what was pooled by relu_max_pool2d, with g and argmax.
+
+    gz (N, K, H', W') says the same as g, argmax (N, K, OH, OW), with zeros where no winner stood; windows
+    of the pooling, pool_kernel, lie pool_stride apart. -> w_shape (K, C/groups, KH, KW)
+    """
+    return conv2d_grad_w(gz, x, w_shape, stride, padding, dilation, groups)
+
+
 def conv2d_grad_x(g, w, x_shape, stride, padding, dilation, groups):
     """Gradient of conv2d with respect to its images; also the forward of transposed convolution.
 

@@ -81,6 +81,9 @@ FLOPS = {
     "conv2d": lambda y, x, w, *options: convolution(y, w.shape),
     "conv2d_grad_x": lambda gx, g, w, *options: convolution(g, w.shape),
     "conv2d_grad_w": lambda gw, g, x, shape, *options: convolution(g, shape),
+    "conv2d_grad_w_of_winners": lambda gw, gz, g, argmax, x, shape, *options: convolution(
+        gz, shape
+    ),
     # a comparison for each tap of a window but the first
     "max_pool2d": lambda y, x, kernel, *options: y.size * (math.prod(kernel) - 1),
     "relu_max_pool2d": lambda y, x, kernel, *options: y.size * math.prod(kernel),

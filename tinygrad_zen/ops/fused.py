@@ -43,7 +43,9 @@ def conv2d_relu_max_pool2d(
     grads = once(lambda g: k.relu_max_pool2d_grad(g, argmax, z_shape, *window))
     return y, (
         lambda g: crop(k.conv2d_grad_x(grads(g)[0], w, padded, *convolution), size),
-        lambda g: k.conv2d_grad_w(grads(g)[0], x, w.shape, *convolution),
+        lambda g: k.conv2d_grad_w_of_winners(
+            grads(g)[0], g, argmax, x, w.shape, *convolution, *window[:2]
+        ),
         lambda g: grads(g)[1],
     )
 

@@ -1,0 +1,142 @@
+"""Filters' gradient of a convolution behind max pooling, from the winners of the windows alone.
+
+    gw[k, tap, c] = sum over windows of g[window, k] * x[the winner's pixel, moved by the tap, c]
+
+Of the pixels that a window of KH x KW reads only one has a gradient, or none behind ReLU. For windows of
+2 x 2 that leaves 9 multiplications for 4 pixels, fewer than Winograd's tiles take; but each filter has
+winners of its own, so there is no product of matrices. Instead all taps of a filter, for a block of channels,
+are sums in registers; winner after winner is spread over a vector and multiplied with the pixels around
+it, which lie side by side in the nearest cache.
+"""
+
+import numpy as np
+from numba import njit, prange, types
+from numba.extending import intrinsic
+
+from ._arrays import zeros
+from ._compiled import INNER, threaded
+from ._vectors import REGISTERS, VECTOR_BYTES, Vectors, part, pointers, repeat
+
+MOST = REGISTERS - 4  # sums; the rest is for the winner's gradient and numbers on the way
+NEAR = 64 << 10  # bytes of the pixels that are taken together
+PARTS = 8  # of the batch, each with sums of its own, however many threads there are
+
+
+def takes(channels, kernel, pool_kernel, pool_stride, itemsize):
+    """Whether this pays: whole vectors of channels, room for all taps, windows side by side, of 4 or more."""
+    whole = channels % (VECTOR_BYTES // itemsize) == 0 and kernel[0] * kernel[1] <= MOST
+    return whole and pool_kernel == pool_stride and pool_kernel[0] * pool_kernel[1] >= 4
+
+
+def gradient_w(many, g, argmax, x, w_shape, stride, dilation, pool_kernel):
+    """g, argmax (N, OH, OW, K) of the pooling, x (N, H, W, C) with its border -> w_shape (K, C, KH, KW)."""
+    n_filters, channels, *kernel = w_shape
+    n, height, width, _ = x.shape
+    lanes = VECTOR_BYTES // x.itemsize
+    vectors = 2 if channels % (2 * lanes) == 0 and 2 * kernel[0] * kernel[1] <= MOST else 1
+    # the sizes of these tuples are part of their types: a kernel is compiled for each
+    taps = (0,) * kernel[0], (0,) * kernel[1], (0,) * vectors
+    row, column = width * channels, channels
+    down, along = stride[0] * row, stride[1] * column  # to the next pixel of the convolution
+    offsets = np.add.outer(np.arange(pool_kernel[0]) * down, np.arange(pool_kernel[1]) * along)
+    offsets = np.append(offsets, 0)  # of a window without a winner
+    rows, columns = (np.arange(size) for size in g.shape[1:3])
+    windows = np.add.outer(rows * pool_kernel[0] * down, columns * pool_kernel[1] * along).ravel()
+    strip = max(1, NEAR // (pool_kernel[0] * stride[0] * width * vectors * VECTOR_BYTES))
+    sums = zeros((min(n, PARTS), n_filters, kernel[0] * kernel[1], channels), x.dtype)
+    steps = dilation[0] * row, dilation[1] * column
+    _sum(many, *taps, g, argmax, x.reshape(n, -1), windows, offsets, steps, strip, sums)
+    gw = np.empty(w_shape, x.dtype)
+    gw.reshape(n_filters, channels, -1)[...] = sums.sum(axis=0).transpose(0, 2, 1)
+    return gw
+
+
+@threaded
+def _sum(tall, wide, deep, g, argmax, x, windows, offsets, steps, strip, sums):
+    """A thread takes a part of the batch at a time. (Numba hands threads no tuple of tuples.)"""
+    for i in prange(len(sums)):
+        _sum_part(
+            np.int64(i), (tall, wide, deep), g, argmax, x, windows, offsets, steps, strip, sums
+        )
+
+
+@njit(**INNER)
+def _sum_part(i, taps, g, argmax, x, windows, offsets, steps, strip, sums):
+    """One part of the batch, image by image, some rows of windows at a time."""
+    n, oh, ow, n_filters = g.shape
+    _, _, n_taps, channels = sums.shape
+    room = min(strip, oh) * ow
+    places, values = np.empty((n_filters, room), np.int64), np.empty((n_filters, room), g.dtype)
+    counts = np.empty(n_filters, np.int64)
+    block = len(taps[2]) * VECTOR_BYTES // g.itemsize
+    for image in range(i * n // len(sums), (i + 1) * n // len(sums)):
+        for first in range(0, oh, strip):
+            at, size = first * ow, min(strip, oh - first) * ow
+            where = (image * oh * ow + at) * n_filters
+            _list_winners(
+                part(g, where, size * n_filters), part(argmax, where, size * n_filters),
+                part(windows, at, size), offsets, places, values, counts,
+            )  # fmt: skip
+            for channel in range(0, channels, block):
+                for k in range(n_filters):
+                    if counts[k] > 0:
+                        _add_windows(
+                            taps, sums, (i * n_filters + k) * n_taps * channels + channel, channels,
+                            x, image * x.shape[1] + channel, steps[0], steps[1],
+                            places, values, k * room, counts[k],
+                        )  # fmt: skip
+
+
+@njit(**INNER)
+def _list_winners(g, argmax, windows, offsets, places, values, counts):
+    """Of each filter the places of the pixels that won, their gradients, and how many there are."""
+    n_filters = len(counts)
+    for k in range(n_filters):
+        place, value, count = places[k], values[k], 0
+        for q in range(len(windows)):  # written always, and kept if it counts: no branch to guess
+            tap = argmax[q * n_filters + k]
+            place[count] = windows[q] + offsets[tap]
+            value[count] = g[q * n_filters + k]
+            count += tap < len(offsets) - 1
+        counts[k] = count
+
+
+@intrinsic
+def _add_windows(
+    typingctx, taps, out, out_at, out_tap, x, x_at, row, column, places, values, first, count
+):
+    """Adds up windows of x, scaled: for each tap (i, j) and channel c of the block
+
+        out[out_at + (i * KW + j) * out_tap + c] += sum over q < count of
+            values[first + q] * x[x_at + places[first + q] + i * row + j * column + c]
+
+    taps: three tuples, KH, KW and as many vectors of channels long as a block has. Offsets count elements
+    as they lie in memory; count is at least 1; nothing is checked.
+    """
+    at = types.intp
+    signature = types.void(taps, out, at, at, x, at, at, at, places, values, at, at)
+    height, width, vectors = (range(len(size)) for size in taps)
+
+    def write(context, builder, signature, args):
+        args = pointers(context, builder, signature, args)
+        _, out, out_at, out_tap, x, x_at, row, column, places, values, first, count = args
+        v = Vectors(builder, signature.args[1].dtype)
+        x, out = v.at(x, x_at), v.at(out, out_at)
+        places, values = v.at(places, first), v.at(values, first)
+
+        def one_winner(q, sums):
+            window = v.at(x, builder.load(v.at(places, q)))
+            value = v.spread(v.at(values, q))
+            pixels = [v.at(window, v.place(row, i, column, j)) for i in height for j in width]
+            numbers = [v.load(pixel, c) for pixel in pixels for c in vectors]
+            return [v.multiply_add(value, *pair) for pair in zip(numbers, sums, strict=True)]
+
+        zeros = [v.constant(0.0)] * (len(height) * len(width) * len(vectors))
+        sums = repeat(builder, count, zeros, one_winner)
+        for i, total in enumerate(sums):
+            tap, c = divmod(i, len(vectors))
+            to = v.at(out, v.times(out_tap, tap))
+            v.store(v.plus(total, v.load(to, c)), to, c)
+        return context.get_dummy_value()
+
+    return signature, write
