@@ -240,17 +240,24 @@ def test_binary_cross_entropy(normal):
     check("bce_with_logits_mean", [many, (many > 1).astype(x.dtype)])
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "gelu"])
 def test_feed_forward(normal, activation):
-    """Whole tiles, odd sizes, and what goes layer by layer: few rows, wide layers."""
-    for r, i, h, o in [(150, 32, 64, 32), (131, 33, 70, 5), (20, 8, 9, 8), (128, 3, 1100, 4)]:
+    """Whole tiles, odd sizes, what goes layer by layer (wide, narrow, few rows), and in one call."""
+    in_tiles = [(150, 32, 64, 32), (131, 33, 70, 21)]
+    by_layer = [(128, 3, 1100, 4), (150, 40, 70, 5), (40, 40, 40, 40)]
+    for r, i, h, o in in_tiles + by_layer + [(20, 8, 9, 8), (32, 10, 64, 1), (3, 70, 5, 12)]:
         args = [normal(r, i), normal(h, i), normal(h), normal(o, h), normal(o)]
         x, w1, _, w2, _ = args
         g, results = normal(r, o), []
         for kernels, change in (cpu, list), (reference, in_double):
             y, saved = kernels.feed_forward(*change(args), activation)
-            given = change([g, x, w1, w2])
-            results.append([y, *kernels.feed_forward_grad(*given, activation, saved)])
+            given = *change([g, x, w1, w2]), activation, saved
+            grads = kernels.feed_forward_grad(*given, True)
+            none, *others = kernels.feed_forward_grad(*given, False)
+            assert none is None
+            for again, grad in zip(others, grads[1:], strict=True):
+                np.testing.assert_array_equal(again, grad)
+            results.append([y, *grads])
         for got, expected in zip(*results, strict=True):
             assert got.shape == expected.shape and got.dtype == g.dtype
             np.testing.assert_allclose(got, expected, rtol=0, atol=3e-6 * np.abs(expected).max())

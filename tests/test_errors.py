@@ -325,9 +325,9 @@ ERRORS = [
         "(4, 6) and (4,)",
     ),
     (
-        lambda: ops.feed_forward(x(2, 3), x(5, 3), x(5), x(4, 5), x(4), activation="tanh"),
+        lambda: ops.feed_forward(x(2, 3), x(5, 3), x(5), x(4, 5), x(4), activation="silu"),
         ValueError,
-        "feed_forward: activation must be relu or gelu; got 'tanh'",
+        "feed_forward: activation must be relu, sigmoid, tanh or gelu; got 'silu'",
     ),
     (
         lambda: ops.einsum("ij,jk", x(2, 3)),

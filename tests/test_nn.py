@@ -1130,6 +1130,35 @@ def test_a_sequential_fuses_linear_with_its_activation(activation, bias):
     assert nn.Sequential(net[0], nn.SiLU())(x).node.name == "silu"
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Sigmoid(), nn.Tanh()], ids=str)
+def test_a_sequential_computes_two_dense_layers_as_one_op(activation):
+    def outcome(net):
+        net.zero_grad()
+        y = net(x)
+        (y * y).sum().backward()
+        return y.node.name, [y.numpy(), *(p.grad.numpy() for p in net.parameters())]
+
+    rng = np.random.default_rng(0)
+    x = tz.tensor(rng.standard_normal((5, 3)), dtype="float64")
+    layers = [nn.Linear(3, 4), activation, nn.Linear(4, 2)]
+    net = nn.Sequential(*layers).to("float64")
+    name, fused = outcome(net)
+    assert name == "feed_forward"
+    for layer in layers:  # what a hook looks at must exist
+        remove = layer.register_forward_hook(lambda module, args, out: None)
+        name, plain = outcome(net)
+        remove()
+        assert name == "linear"
+        for a, b in zip(fused, plain, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+    deep = nn.Sequential(*layers, nn.Tanh(), nn.Linear(2, 2)).to("float64")
+    first = deep(x).node.parents[0]  # a layer with an activation of its own goes with that
+    assert deep(x).node.name == "feed_forward" and first.node.name == "linear_activation"
+    for first, last in (True, False), (False, True):
+        layers = nn.Linear(3, 4, bias=first), activation, nn.Linear(4, 2, bias=last)
+        assert nn.Sequential(*layers).to("float64")(x).node.name == "linear"
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_a_transformer_layer_computes_its_dense_network_as_one_op(activation):
     def outcome(layer):

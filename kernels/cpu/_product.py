@@ -114,21 +114,22 @@ def turn_panel(y, left, right, column, panels, panel):
             turn_square(panels, at + k * width + j, width, y, (left + j) * column + k, column)
     if whole == depth:
         return
-    # Squares that hang over an edge are completed with zeros, turned, and copied as far as they go.
-    # Where memory goes on, a whole row of numbers is taken, some of which are of the next column.
-    square, turned = np.zeros((width, width), y.dtype), np.empty((lanes, width), y.dtype)
+    # Squares that hang over an edge are turned aside and copied as far as they go. Where memory goes on,
+    # their rows end with numbers of the next column; else they are completed with zeros.
+    square, turned = np.empty((lanes, lanes), y.dtype), np.empty((lanes, width), y.dtype)
     end = (y.shape[1] - 1) * column + depth
     for k in range(whole, depth, lanes):
         below = min(depth - k, lanes)
-        for j in range(right):
-            first = (left + j) * column + k
-            if first + width <= end:
-                copy_columns(square, j * width, y, first)
-            else:
-                for i in range(below):
-                    square[j, i] = y[k + i, left + j]
         for j in range(0, width, lanes):
-            turn_square(turned, j, width, square, j * width, width)
+            first = (left + j) * column + k
+            if first + (lanes - 1) * column + lanes <= end:
+                turn_square(turned, j, width, y, first, column)
+            else:
+                square[:] = 0
+                for c in range(min(right - j, lanes)):
+                    for i in range(below):
+                        square[c, i] = y[k + i, left + j + c]
+                turn_square(turned, j, width, square, 0, lanes)
         for i in range(below):
             copy_columns(panels, at + (k + i) * width, turned, i * width)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from . import _scalars
-from ._compiled import COMPILED, INNER, reading
+from ._compiled import COMPILED, INLINED, INNER, reading
 from ._product import pack
 from ._tile import ROWS, SHORT, VECTORS, any_tile_from, turn_square
 from ._vectors import VECTOR_BYTES
@@ -67,12 +67,69 @@ def dense_layer_grad(g, x, gw, gb):
     for r in range(len(g)):
         for o in range(n_out):
             gb[o] += g[r, o]
-    if n_in >= n_out:
+    if n_out < NARROW:
+        gw[:] = 0
+        for r in range(len(g)):
+            for o in range(n_out):
+                _add(g[r, o], x[r], gw[o])
+    elif n_in >= n_out:
         _product(g, 1, n_out, x, gb[:0], gw)
     else:  # the wider of both as columns
         turned = np.empty(((n_in + LANES - 1) // LANES * LANES, n_out), gw.dtype)
         _product(x, 1, n_in, g, gb[:0], turned[:n_in])
         _turn(turned, gw)
+
+
+@reading("x", "w1", "b1", "w2", "b2")
+@njit(**COMPILED)
+def two_layers(x, w1, b1, w2, b2, activation, h, y):
+    """h (N, H) = a dense layer of x (N, I) with an activation, and y (N, O) = a dense layer of h."""
+    dense_layer(x, w1, b1, activation, h)
+    dense_layer(h, w2, b2, NO_ACTIVATION, y)
+
+
+@reading("g", "x", "w1", "w2", "h")
+@njit(**COMPILED)
+def two_layers_grad(g, x, w1, w2, activation, h, gx, gw1, gb1, gw2, gb2):
+    """The gradients of two_layers, given that of y; gx without rows is left out."""
+    dense_layer_grad(g, h, gw2, gb2)
+    gz = np.zeros(h.shape, h.dtype)
+    if len(w2) < NARROW:
+        for r in range(len(g)):
+            for o in range(len(w2)):
+                _add(g[r, o], w2[o], gz[r])
+    else:
+        _product(g, g.shape[1], 1, w2, g[0, :0], gz)
+    slopes = np.empty(h.size, h.dtype)
+    slope(h.reshape(-1), activation, slopes)
+    flat = gz.reshape(-1)
+    for i in range(flat.size):
+        flat[i] *= slopes[i]
+    dense_layer_grad(gz, x, gw1, gb1)
+    if len(gx):
+        _product(gz, gz.shape[1], 1, w1, g[0, :0], gx)
+
+
+@njit(**INLINED)
+def _add(factor, row, total):
+    """total += factor * row."""
+    for i in range(row.size):
+        total[i] += factor * row[i]
+
+
+@njit(**INNER)
+def slope(y, activation, out):
+    """out = the derivative of an activation where its result is y, all numbers in a row."""
+    zero, one = y.dtype.type(0), y.dtype.type(1)
+    if activation == 0:
+        for i in range(y.size):
+            out[i] = one if y[i] > zero else zero
+    elif activation == 1:
+        for i in range(y.size):
+            out[i] = y[i] * (one - y[i])
+    else:
+        for i in range(y.size):
+            out[i] = one - y[i] * y[i]
 
 
 @njit(**INNER)

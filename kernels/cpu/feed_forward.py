@@ -9,37 +9,48 @@ block of rows passes both layers while what it has become lies in the second cac
 Only h, slope and gz are written to memory; the gradients of weights are one product each behind the
 loop. An activation and its derivative share their exponential. Threads take blocks. Rows in the middle
 lie a cache line more than their length apart: columns of rows a multiple of a page apart displace each
-other in the nearest cache. float64 is for proofs, and few rows do not repay the copies of the weights:
-both go layer by layer.
+other in the nearest cache. Networks whose numbers all fit into the nearest cache take one call for
+each direction (_small.py). float64 is for proofs, and few rows or columns do not repay the copies of the
+weights: those go layer by layer.
 """
 
 import numpy as np
 from numba import njit, prange
 
-from . import _scalars
+from . import _scalars, _small
 from ._arrays import LINE, dense, empty
 from ._compiled import INNER, many, threaded
 from ._product import DEPTH, pack, product_of_rows
+from ._small import ACTIVATIONS, SINGLE, activate, is_small
 from ._tile import ROWS, SHORT, TALL, any_tile_from, columns, tile_cover
 from ._vectors import part
-from .activation import gelu, gelu_grad, relu, relu_grad
-from .linear import linear, matmul
+from .activation import gelu, gelu_grad, relu_grad, sigmoid_grad, tanh_grad
+from .linear import linear, linear_activation, linear_grad, matmul
 
 WIDTH = columns(np.dtype(np.float32))  # of a tile
 TOGETHER = 56 // ROWS if TALL else 112 // SHORT  # tiles that make a block of rows
 FEWEST = 128  # rows
-LAYERS = {"relu": (relu, relu_grad), "gelu": (gelu, gelu_grad)}
+SLOPES = {"relu": relu_grad, "sigmoid": sigmoid_grad, "tanh": tanh_grad, "gelu": gelu_grad}
+GELU = len(ACTIVATIONS)  # its number, behind those of the others
 
 
 def feed_forward(x, w1, b1, w2, b2, activation):
     """linear(activation(linear(x, w1, b1)), w2, b2): (R, I), (H, I), (H,), (O, H), (O,) -> (R, O).
 
-    activation: "relu" or "gelu". Returns the result, and what the gradient needs: two arrays (R, H).
+    activation: "relu", "sigmoid", "tanh" or "gelu". Returns the result, and what the gradient needs: two
+    arrays (R, H).
     """
+    if _is_tiny(x, w1, w2, activation):
+        h, y = np.empty((len(x), len(w1)), SINGLE), np.empty((len(x), len(w2)), SINGLE)
+        _small.two_layers(x, w1, dense(b1), w2, dense(b2), ACTIVATIONS.index(activation), h, y)
+        return y, (h, h)
     if not _suit(x, w1, w2):
-        z = linear(x, w1, b1)
-        h = LAYERS[activation][0](z)
-        return linear(h, w2, b2), (z, h)
+        if activation == "gelu":
+            z = linear(x, w1, b1)
+            h = gelu(z)
+        else:
+            z = h = linear_activation(x, w1, b1, activation)
+        return linear(h, w2, b2), (h, z)
     x, size, outputs = dense(x), len(w1), len(w2)
     panels1, panels2 = _panels(w1.T, x.shape[1]), _panels(w2.T, _whole(size))
     h, slope = _room(x, size), _room(x, size)
@@ -47,13 +58,13 @@ def feed_forward(x, w1, b1, w2, b2, activation):
     y = empty((len(x), _whole(outputs)), x.dtype)
     _forward(
         many(x, len(x) * (w1.size + w2.size)), tiles, rows, x, panels1, _padded(b1), panels2,
-        _padded(b2), activation == "gelu", h, slope, y,
+        _padded(b2), _number(activation), h, slope, y,
     )  # fmt: skip
     return y[:, :outputs], (h, slope)
 
 
 @threaded
-def _forward(tiles, rows, x, panels1, start1, panels2, start2, is_gelu, h, slope, y):
+def _forward(tiles, rows, x, panels1, start1, panels2, start2, activation, h, slope, y):
     x_rows, h_rows, y_rows = rows * x.shape[1], rows * h.shape[1], rows * y.shape[1]
     size = start1.size
     for block in prange((len(tiles) + TOGETHER - 1) // TOGETHER):
@@ -61,43 +72,53 @@ def _forward(tiles, rows, x, panels1, start1, panels2, start2, is_gelu, h, slope
         _multiply(some, x, x_rows, panels1, start1, h, h_rows)
         for row in range(some[0, 0], some[-1, 1]):
             at = row * h.shape[1]
-            _activate(is_gelu, part(h, at, size), part(slope, at, size))
+            _activate(activation, part(h, at, size), part(slope, at, size))
         _multiply(some, h, h_rows, panels2, start2, y, y_rows)
 
 
 @njit(**INNER)
-def _activate(is_gelu, z, slope):
+def _activate(activation, z, slope):
     """z to its activation, in place, and the slope there."""
     zero, one = z.dtype.type(0), z.dtype.type(1)
-    if is_gelu:
+    if activation == GELU:
         for j in range(z.size):
             below, density = _scalars.normal(z[j])
             slope[j] = below + z[j] * density
             z[j] *= below
     else:
-        for j in range(z.size):
-            slope[j] = one if z[j] > zero else zero
-            z[j] = zero if z[j] <= zero else z[j]  # so that NaN stays
+        activate(z, activation)
+        _small.slope(z, activation, slope)
 
 
-def feed_forward_grad(g, x, w1, w2, activation, saved):
-    """Gradients of feed_forward for x, w1, b1, w2 and b2; saved as the forward returned it."""
+def feed_forward_grad(g, x, w1, w2, activation, saved, of_x):
+    """Gradients of feed_forward for x, w1, b1, w2 and b2; saved as the forward returned it.
+
+    of_x: whether the first is asked for; else it is None.
+    """
+    if _is_tiny(x, w1, w2, activation):
+        h, gx = saved[0], np.empty(x.shape if of_x else (0, 0), SINGLE)
+        gw1, gb1 = np.empty(w1.shape, SINGLE), np.empty(len(w1), SINGLE)
+        gw2, gb2 = np.empty(w2.shape, SINGLE), np.empty(len(w2), SINGLE)
+        activation = ACTIVATIONS.index(activation)
+        _small.two_layers_grad(dense(g), x, w1, w2, activation, h, gx, gw1, gb1, gw2, gb2)
+        return gx if of_x else None, gw1, gb1, gw2, gb2
     if not _suit(x, w1, w2):
-        z, h = saved
-        gh = matmul(g, w2)
-        gz = LAYERS[activation][1](gh, z if activation == "gelu" else h)
-        return matmul(gz, w1), matmul(gz.T, x), gz.sum(axis=0), matmul(g.T, h), g.sum(axis=0)
+        h, z = saved
+        gz = SLOPES[activation](matmul(g, w2), z)
+        gx = matmul(gz, w1) if of_x else None
+        return gx, *linear_grad(gz, x), *linear_grad(g, h)
     (h, slope), g, x, size, features = saved, dense(g), dense(x), len(w1), w1.shape[1]
     panels1, panels2 = _panels(w1, _whole(size)), _panels(w2, len(w2))
     tiles, rows = tile_cover(len(x), TALL)
-    gz, gx = _room(x, size), empty((len(x), _whole(features)), x.dtype)
+    gz = _room(x, size)
+    gx = empty((len(x) if of_x else 0, _whole(features)), x.dtype)
     sums = np.zeros((-(-len(tiles) // TOGETHER), _whole(size)), x.dtype)
     _backward(
         many(x, len(x) * (w1.size + w2.size)), tiles, rows, g, panels2, panels1, slope, gz, gx, sums
     )
     gw1 = product_of_rows(gz, np.arange(size), gz.shape[1], x)
     gw2 = product_of_rows(g, np.arange(len(w2)), len(w2), h[:, :size])
-    return gx[:, :features], gw1, sums.sum(axis=0)[:size], gw2, g.sum(axis=0)
+    return gx[:, :features] if of_x else None, gw1, sums.sum(axis=0)[:size], gw2, g.sum(axis=0)
 
 
 @threaded
@@ -111,7 +132,8 @@ def _backward(tiles, rows, g, panels2, panels1, slope, gz, gx, sums):
         for row in range(some[0, 0], some[-1, 1]):
             at = row * gz.shape[1]
             _times(part(slope, at, size), part(gz, at, size), part(sums, block * size, size))
-        _multiply(some, gz, gz_rows, panels1, zeros, gx, gx_rows)
+        if len(gx):
+            _multiply(some, gz, gz_rows, panels1, zeros, gx, gx_rows)
 
 
 @njit(**INNER)
@@ -138,13 +160,27 @@ def _multiply(tiles, x, x_rows, panels, start, out, out_rows):
 
 
 def _suit(x, w1, w2):
-    """Single, many rows, and weights of which a block's share stays in the caches."""
+    """Single, many rows, and weights that fill tiles and of which a block's share stays in the caches."""
     arrays = x, w1, w2
     return (
         all(a.dtype == np.float32 and a.size > 0 for a in arrays)
         and len(x) >= FEWEST
         and max(*w1.shape, *w2.shape) <= 2 * DEPTH
+        and 2 * min(*w1.shape, *w2.shape) >= WIDTH
     )
+
+
+def _is_tiny(x, w1, w2, activation):
+    """Whether it is a network for _small.py."""
+    return (
+        activation != "gelu"
+        and is_small(x, w1, x.size * len(w1))
+        and is_small(x, w2, len(x) * w2.size)
+    )
+
+
+def _number(activation):
+    return GELU if activation == "gelu" else ACTIVATIONS.index(activation)
 
 
 def _whole(n):

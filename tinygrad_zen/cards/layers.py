@@ -49,9 +49,15 @@ def linear_activation(x, w, b=0, *, activation):
 def feed_forward(x, w1, b1, w2, b2, *, activation="gelu"):
     z = x @ w1.T + b1
     phi = (1 + erf(z / math.sqrt(2))) / 2
-    h = {"relu": np.maximum(z, 0), "gelu": z * phi}[activation]
+    s, t = sigmoid(z), np.tanh(z)
+    h = {"relu": np.maximum(z, 0), "sigmoid": s, "tanh": t, "gelu": z * phi}[activation]
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    slope = {"relu": 1.0 * (z > 0), "gelu": phi + z * density}[activation]
+    slope = {
+        "relu": 1.0 * (z > 0),
+        "sigmoid": s * (1 - s),
+        "tanh": 1 - t**2,
+        "gelu": phi + z * density,
+    }[activation]
     return h @ w2.T + b2, (
         lambda g: (g @ w2 * slope) @ w1,
         lambda g: rows(g @ w2 * slope).T @ rows(x),

@@ -65,17 +65,26 @@ def recurrent(steps_of, gates, around):
     return formula
 
 
+# of one number: the activation's, its gradient's
+ACTIVATION_STEPS = {"relu": (1, 1), "sigmoid": (3, 3), "tanh": (1, 3), "gelu": (5, 10)}
+
 # kernel -> f(result, *arguments), the arguments as kernels/reference has them
 FLOPS = {
     "matmul": lambda y, a, b: 2 * y.size * a.shape[-1],
     "linear": lambda y, x, w, b: 2 * y.size * x.shape[-1] + (0 if b is None else y.size),
     "linear_activation": lambda y, x, w, b, activation: y.size * (2 * x.shape[-1] + 2),
-    # forward two products and the activation, backward four products and its slope
+    # forward two products and the activation, backward three or four products and its slope
     "feed_forward": lambda y, x, w1, b1, w2, b2, activation: (
-        len(x) * (2 * (w1.size + w2.size) + len(w2) + len(w1) * (2 if activation == "relu" else 6))
+        len(x)
+        * (2 * (w1.size + w2.size) + len(w2) + len(w1) * (1 + ACTIVATION_STEPS[activation][0]))
     ),
-    "feed_forward_grad": lambda gx, g, x, w1, w2, activation, saved: (
-        len(x) * (4 * (w1.size + w2.size) + len(w1) * (2 if activation == "relu" else 11))
+    "feed_forward_grad": lambda gx, g, x, w1, w2, activation, saved, of_x: (
+        len(x)
+        * (
+            (4 if of_x else 2) * w1.size
+            + 4 * w2.size
+            + len(w1) * (1 + ACTIVATION_STEPS[activation][1])
+        )
     ),
     "linear_grad": lambda gw, g, x: 2 * g.size * x.shape[-1] + g.size,
     "conv2d": lambda y, x, w, *options: convolution(y, w.shape),

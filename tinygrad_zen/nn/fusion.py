@@ -22,7 +22,7 @@ def apply(layers, x):
     i = 0
     while i < len(layers):
         rule = rules.get(type(layers[i]))
-        fused = None if rule is None else rule(layers[i : i + 3], x)
+        fused = None if rule is None else rule(layers[i : i + LONGEST], x)
         x, taken = fused or (layers[i](x), 1)
         i += taken
     return x
@@ -33,10 +33,14 @@ def feed_forward(first, activation, second, x):
     name = FUNCTIONS.get(activation)
     if name is None or not (_may_fuse() and _are([first], Linear) and _are([second], Linear)):
         return None
+    return _both_dense(first, name, second, x)
+
+
+def _both_dense(first, activation, second, x):
     if first.bias is None or second.bias is None:
         return None
     return ops.feed_forward(
-        x, first.weight, first.bias, second.weight, second.bias, activation=name
+        x, first.weight, first.bias, second.weight, second.bias, activation=activation
     )
 
 
@@ -53,7 +57,7 @@ def _convolution(layers, x):
         return _scaled_convolution(*layers[:2], x)
     if not _are(layers, Conv2d, ReLU, MaxPool2d):
         return None
-    conv, _, pool = layers
+    conv, _, pool = layers[:3]
     if pool.padding or pool.dilation != 1 or pool.ceil_mode:
         return None
     y = ops.conv2d_relu_max_pool2d(
@@ -92,11 +96,20 @@ def _normalization(layers, x):
 
 
 def _dense(layers, x):
-    """Linear, then ReLU, Sigmoid or Tanh."""
+    """Linear, then ReLU, Sigmoid or Tanh, and the next Linear unless that has an activation of its own."""
     activation = ACTIVATIONS.get(type(layers[1])) if len(layers) > 1 else None
     if activation is None or layers[0]._forward_hooks or layers[1]._forward_hooks:
         return None
     dense = layers[0]
+    if (
+        len(layers) > 2
+        and type(layers[2]) is Linear
+        and type(layers[-1]) not in ACTIVATIONS
+        and not layers[2]._forward_hooks
+    ):
+        y = _both_dense(dense, activation, layers[2], x)
+        if y is not None:
+            return y, 3
     return ops.linear_activation(x, dense.weight, dense.bias, activation=activation), 2
 
 
@@ -109,6 +122,7 @@ def _are(layers, *kinds):
 
 FUNCTIONS = {F.relu: "relu", F.gelu: "gelu"}
 ACTIVATIONS = {ReLU: "relu", Sigmoid: "sigmoid", Tanh: "tanh"}
+LONGEST = 4  # layers at which a rule looks
 RULES = {
     BatchNorm1d: _normalization,
     BatchNorm2d: _normalization,

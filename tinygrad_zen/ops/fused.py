@@ -3,7 +3,7 @@
 Nobody needs to call them: layers do, where those of a kind stand in a row (nn/fusion.py).
 """
 
-from ..autograd import once, op
+from ..autograd import once, op, together
 from ._windows import per_axis
 from .conv import check_conv, crop
 from .linear import check_linear
@@ -62,26 +62,32 @@ def batch_norm_relu(be, x, w, b, *, eps=1e-5, running=None):
 def feed_forward(be, x, w1, b1, w2, b2, *, activation="gelu"):
     """linear(activation(linear(x, w1, b1)), w2, b2): (..., I), (H, I), (H,), (O, H), (O,) -> (..., O).
 
-    activation: relu or gelu. What stands between the layers does not leave the caches on `numba`.
-    Vaswani et al. 2017, section 3.3.
+    activation: relu, sigmoid, tanh or gelu. A network with one hidden layer, or a part of a Transformer's:
+    Vaswani et al. 2017, section 3.3. On `numba` what stands between the layers does not leave the caches.
     """
     check_linear("feed_forward", x, w1, b1)
-    if w2.ndim != 2 or w2.shape[1] != w1.shape[0] or b2.shape != w2.shape[:1]:
+    outputs = w2.shape[:1]
+    if w2.shape != outputs + b1.shape or b2.shape != outputs:
         raise ValueError(
             "feed_forward: w1 (H, I) and w2 (O, H) must share H, w2 and b2 (O,) share O; got "
             f"{w1.shape}, {w2.shape} and {b2.shape}"
         )
-    if activation not in ("relu", "gelu"):
-        raise ValueError(f"feed_forward: activation must be relu or gelu; got {activation!r}")
-    k = be.kernels
-    rows, wide = x.reshape((-1, x.shape[-1])), w2.shape[0]
+    if activation not in ("relu", "sigmoid", "tanh", "gelu"):
+        raise ValueError(
+            f"feed_forward: activation must be relu, sigmoid, tanh or gelu; got {activation!r}"
+        )
+    k, size = be.kernels, x.shape
+    flat = len(size) == 2
+    rows = x if flat else x.reshape((-1, size[-1]))
     y, saved = k.feed_forward(rows, w1, b1, w2, b2, activation)
+    shape = y.shape
 
-    def grads(g):
-        gx, *others = k.feed_forward_grad(g.reshape((-1, wide)), rows, w1, w2, activation, saved)
-        return gx.reshape(x.shape), *others
+    def grads(g, first):
+        g = g if flat else g.reshape(shape)
+        gx, *others = k.feed_forward_grad(g, rows, w1, w2, activation, saved, first == 0)
+        return gx if flat or gx is None else gx.reshape(size), *others
 
-    return y.reshape((*x.shape[:-1], wide)), grads
+    return y if flat else y.reshape((*size[:-1], shape[-1])), together(grads, 5)
 
 
 def _what_pooling_reads(x, kernel, stride, dilation, pool_kernel, pool_stride):

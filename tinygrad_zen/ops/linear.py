@@ -49,7 +49,7 @@ def linear(be, x, w, b=None):
     """A dense layer, x @ w.T + b: (..., I), (O, I), (O,) -> (..., O)."""
     check_linear("linear", x, w, b)
     k = be.kernels
-    grad_w, grad_b = together(lambda g: k.linear_grad(g, x))
+    grad_w, grad_b = together(lambda g, first: k.linear_grad(g, x), 2)
     return k.linear(x, w, b), (lambda g: k.matmul(g, w), grad_w, grad_b)
 
 
@@ -65,17 +65,18 @@ def linear_activation(be, x, w, b=None, *, activation):
     y = k.linear_activation(x, w, b, activation)
     activation_grad = getattr(k, f"{activation}_grad")
     inside = once(lambda g: activation_grad(g, y))
-    grad_w, grad_b = together(lambda g: k.linear_grad(inside(g), x))
+    grad_w, grad_b = together(lambda g, first: k.linear_grad(inside(g), x), 2)
     return y, (lambda g: k.matmul(inside(g), w), grad_w, grad_b)
 
 
 def check_linear(name, x, w, b):
     """Raise ValueError unless x, weights and bias fit each other."""
-    if w.ndim != 2 or x.shape[-1:] != w.shape[1:]:
+    shape = w.shape
+    if len(shape) != 2 or x.shape[-1:] != shape[1:]:
         raise ValueError(
             f"{name}: x (..., I) and w (O, I) must share I; got {x.shape} and {w.shape}"
         )
-    if b is not None and b.shape != w.shape[:1]:
+    if b is not None and b.shape != shape[:1]:
         raise ValueError(f"{name}: w (O, I) and b (O,) must share O; got {w.shape} and {b.shape}")
 
 

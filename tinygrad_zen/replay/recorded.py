@@ -75,7 +75,8 @@ class Recorded:
                 f"{len(args)} and {tuple(options)}"
             )
         values = (*args, *options.values()) if options else args
-        for value, (name, buffer, kind, backend) in zip(values, self._inputs, strict=True):
+        for i, (name, buffer, kind, backend) in enumerate(self._inputs):
+            value = values[i]
             if buffer is None:
                 if value is not kind and not (type(value) is type(kind) and value == kind):
                     raise ValueError(
@@ -83,19 +84,23 @@ class Recorded:
                         "as it is with step.function(...), or capture one for each value"
                     )
                 continue
-            array = value.data if isinstance(value, Tensor) else value
+            same = isinstance(value, kind)
+            array = value if backend is None or not same else value.data
             if (
-                not isinstance(value, kind)
-                or getattr(value, "backend", None) is not backend
+                not same
+                or (backend is not None and value.backend is not backend)
                 or array.shape != buffer.shape
-                or array.dtype != buffer.dtype
+                or (array.dtype is not buffer.dtype and array.dtype != buffer.dtype)
             ):
                 raise ValueError(
                     f"capture: {name} was {kind.__name__} {buffer.dtype} {buffer.shape} at recording and is "
                     f"{_describe(value)}; run this one with step.function(...), or capture a step for "
                     "this shape as well"
                 )
-            put(buffer, array)
+            if isinstance(buffer, np.ndarray) or not isinstance(array, np.ndarray):
+                buffer[...] = array
+            else:  # from the host to a card
+                buffer.set(array)
         for leaf, before in self._looked_at:
             if (leaf.grad is None) is not (before is None):
                 words = "there was none" if before is None else "there was one"
@@ -230,14 +235,6 @@ class Recorded:
 def is_array(value):
     """Whether a value is an array of NumPy or on a card."""
     return isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_array_interface__")
-
-
-def put(memory, array):
-    """Copy an array, on the host or on a card, into memory."""
-    if isinstance(array, np.ndarray) and not isinstance(memory, np.ndarray):
-        memory.set(array)
-    else:
-        memory[...] = array
 
 
 def digest(result):
