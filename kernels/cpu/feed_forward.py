@@ -79,7 +79,6 @@ def _forward(tiles, rows, x, panels1, start1, panels2, start2, activation, h, sl
 @njit(**INNER)
 def _activate(activation, z, slope):
     """z to its activation, in place, and the slope there."""
-    zero, one = z.dtype.type(0), z.dtype.type(1)
     if activation == GELU:
         for j in range(z.size):
             below, density = _scalars.normal(z[j])

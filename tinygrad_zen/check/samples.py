@@ -295,7 +295,9 @@ SAMPLES = [
     sample("linear_activation", normal(2, 3, 4), normal(5, 4), activation="tanh"),
     sample("feed_forward", normal(3, 4), normal(5, 4), normal(5), normal(2, 5), normal(2)),
     *(
-        sample("feed_forward", away(2, 1, 3), away(4, 3), away(4), away(3, 4), away(3), activation=a)
+        sample(
+            "feed_forward", away(2, 1, 3), away(4, 3), away(4), away(3, 4), away(3), activation=a
+        )
         for a in ("relu", "sigmoid", "tanh")
     ),
     sample("linear", normal(3, 4), normal(2, 4), normal(2)),
