@@ -27,7 +27,7 @@ from ._tile import (
 )
 from ._vectors import fetch
 
-DEPTH = 1024  # of the panels that are packed at a time
+DEPTH = 320  # of the panels that are packed at a time, each with sums of its own: long ones round more
 TOGETHER = 8  # tiles that make a block of rows
 NEAREST = (
     32 << 10
@@ -49,7 +49,8 @@ def product_of_rows(x, rows, step, y, start=None, threads=True):
         return np.zeros((len(rows), n_columns), x.dtype) + (0 if start is None else start)
     width = columns(x.dtype)
     n_panels = -(-n_columns // width)
-    panels = empty((n_panels, min(depth, DEPTH), width), x.dtype)
+    depth_of_panels = -(-depth // -(-depth // DEPTH))
+    panels = empty((n_panels, depth_of_panels, width), x.dtype)
     first_sum = np.zeros(n_panels * width, x.dtype)
     if start is not None:
         first_sum[:n_columns] = start
@@ -60,8 +61,8 @@ def product_of_rows(x, rows, step, y, start=None, threads=True):
     if threads:
         together = min(TOGETHER, -(-len(tiles) // numba.get_num_threads()))
     rows = rows[tile_rows]
-    for k in range(0, depth, DEPTH):
-        below = min(depth, k + DEPTH)
+    for k in range(0, depth, depth_of_panels):
+        below = min(depth, k + depth_of_panels)
         pack(y[k:below], panels)
         _blocks(
             threads,

@@ -116,10 +116,8 @@ def _tiles(height, vectors=VECTORS):
                 numbers = [v.at(row, k.type(m)) for m in range(height)]
                 return _outer_product(v, vectors, numbers, v.at(b, builder.mul(k, b_stride)), tile)
 
-            # sums of a call begin at zero: over many calls that rounds less than one sum that goes on
             sums = repeat(builder, length, [v.constant(0.0)] * (height * vectors), one_step)
-            so_far = [v.load(row, i) for row in out for i in range(vectors)]
-            _store_tile(v, vectors, [v.plus(*pair) for pair in zip(sums, so_far, strict=True)], out)
+            _store_tile(v, vectors, _plus(v, vectors, sums, out), out)
             return context.get_dummy_value()
 
         return signature, write
@@ -283,12 +281,22 @@ def _write_tile(v, height, vectors, args, start=None):
 
         return repeat(builder, length, tile, one_step)
 
-    for row in out if start is not None else []:
+    for row in out:
         for i in range(vectors):
             v.fetch(row, i, write=True)
-    sources = out if start is None else [start] * height
-    tile = [v.load(row, i) for row in sources for i in range(vectors)]
-    _store_tile(v, vectors, repeat(builder, n_runs, tile, one_run), out)
+    if start is None:
+        tile = [v.constant(0.0)] * (height * vectors)
+    else:
+        tile = [v.load(start, i) for _ in out for i in range(vectors)]
+    sums = repeat(builder, n_runs, tile, one_run)
+    if start is None:
+        sums = _plus(v, vectors, sums, out)
+    _store_tile(v, vectors, sums, out)
+
+
+def _plus(v, vectors, sums, rows):
+    """The sums of a call and what is in the rows: of many calls that rounds less than sums that go on."""
+    return [v.plus(v.load(rows[i // vectors], i % vectors), total) for i, total in enumerate(sums)]
 
 
 def _store_tile(v, vectors, tile, rows):

@@ -20,7 +20,7 @@ from numba import njit, prange
 from . import _scalars, _small
 from ._arrays import LINE, dense, empty
 from ._compiled import INNER, many, threaded
-from ._product import DEPTH, pack, product_of_rows
+from ._product import pack, product_of_rows
 from ._small import ACTIVATIONS, SINGLE, activate, is_small
 from ._tile import ROWS, SHORT, TALL, any_tile_from, columns, tile_cover
 from ._vectors import part
@@ -30,6 +30,7 @@ from .linear import linear, linear_activation, linear_grad, matmul
 WIDTH = columns(np.dtype(np.float32))  # of a tile
 TOGETHER = 56 // ROWS if TALL else 112 // SHORT  # tiles that make a block of rows
 FEWEST = 128  # rows
+WIDEST = 2048  # rows or columns of weights
 SLOPES = {"relu": relu_grad, "sigmoid": sigmoid_grad, "tanh": tanh_grad, "gelu": gelu_grad}
 GELU = len(ACTIVATIONS)  # its number, behind those of the others
 
@@ -164,7 +165,7 @@ def _suit(x, w1, w2):
     return (
         all(a.dtype == np.float32 and a.size > 0 for a in arrays)
         and len(x) >= FEWEST
-        and max(*w1.shape, *w2.shape) <= 2 * DEPTH
+        and max(*w1.shape, *w2.shape) <= WIDEST
         and 2 * min(*w1.shape, *w2.shape) >= WIDTH
     )
 
