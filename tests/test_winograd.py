@@ -91,7 +91,7 @@ LAYERS = [(64, 32, 13, 64), (32, 32, 15, 64), (32, 64, 6, 64)]
 
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_errors_are_those_that_are_told(layer):
-    """2 x 2 rounds up to twice as much as adding up directly; 4 x 4 as kernels.cpu.conv.winograd says."""
+    """2 x 2 is about as precise as adding up directly; 4 x 4 within what kernels.cpu.conv.winograd says."""
     n, channels, size, filters = layer
     rng = np.random.default_rng(0)
     x, w, b, g = numbers(rng, n, channels, (size, size), filters, (0, 0))
@@ -102,7 +102,7 @@ def test_errors_are_those_that_are_told(layer):
         errors(convolved(functions, *inputs, (0, 0)), expected)
         for functions in (direct, RUNGS[2], RUNGS[4])
     )
-    assert all(a < 2.2 * b for a, b in zip(small, plain, strict=True))
+    assert all(a < 1.5 * b for a, b in zip(small, plain, strict=True))
     assert max(small) < 1e-6 and max(large) < 2.5e-6
 
 

@@ -27,7 +27,9 @@ from ._tile import (
 )
 from ._vectors import fetch
 
-DEPTH = 320  # of the panels that are packed at a time, each with sums of its own: long ones round more
+DEPTH = (
+    320  # of the panels that are packed at a time, each with sums of its own: long ones round more
+)
 TOGETHER = 8  # tiles that make a block of rows
 NEAREST = (
     32 << 10
@@ -49,7 +51,8 @@ def product_of_rows(x, rows, step, y, start=None, threads=True):
         return np.zeros((len(rows), n_columns), x.dtype) + (0 if start is None else start)
     width = columns(x.dtype)
     n_panels = -(-n_columns // width)
-    depth_of_panels = -(-depth // -(-depth // DEPTH))
+    parts = -(-depth // DEPTH)
+    depth_of_panels = depth if parts == 1 else -(-depth // (parts * width)) * width
     panels = empty((n_panels, depth_of_panels, width), x.dtype)
     first_sum = np.zeros(n_panels * width, x.dtype)
     if start is not None:

@@ -455,9 +455,9 @@ def winograd(largest):
     w, in units of 1e-7; Zen 4, the worst of four draws; PyTorch 2.13, of both memory orders the better):
 
         images -> filters               PyTorch          0                2                4
-        64 x 32 x 13 x 13 -> 64      3.1  3.7  9.4    6.0  2.2  2.1    2.9  3.7  3.5     12   16  8.1
-        32 x 32 x 15 x 15 -> 64      3.5  3.8  5.4    5.6  2.0  2.2    2.6  3.6  3.6     12   16  7.3
-        32 x 64 x 6 x 6 -> 64        2.8  3.3  4.8    7.6  2.6  3.1    3.3  3.3  2.1     15   16  8.1
+        64 x 32 x 13 x 13 -> 64      3.1  3.7  9.4    5.6   11  5.9    2.7  3.7  5.9     13   14  9.3
+        32 x 32 x 15 x 15 -> 64      3.5  3.8  5.4    4.9   11  4.6    2.5  3.5  4.6     17   15  9.0
+        32 x 64 x 6 x 6 -> 64        2.8  3.3  4.8    6.8   10  2.6    3.1  3.5  2.1     14   17  7.9
 
     Raises ValueError for another number.
     """
