@@ -214,21 +214,22 @@ def once(f):
     return shared
 
 
-def together(f, count):
-    """`count` vjps of one f(g, first) -> gradients: one of them computes all, the others take what is theirs.
+def together(f):
+    """Two vjps of f, which computes both gradients at once: the first keeps what the second takes."""
+    held = None
 
-    first: which of them was asked first; a gradient that only then is worth its work may be None.
-    """
-    left, of = [], None
-
-    def take(i, g):
-        nonlocal left, of
-        if of is not g or left[i] is None:
-            left, of = [*f(g, i)], g
-        mine, left[i] = left[i], None
+    def first(g):
+        nonlocal held
+        mine, others = f(g)
+        held = g, others
         return mine
 
-    return tuple([functools.partial(take, i) for i in range(count)])
+    def second(g):
+        nonlocal held
+        found, held = held, None
+        return found[1] if found is not None and found[0] is g else f(g)[1]
+
+    return first, second
 
 
 CONSTANTS = {type(None), int, float, bool, np.ndarray}  # an op takes these as they are

@@ -3,7 +3,7 @@
 Nobody needs to call them: layers do, where those of a kind stand in a row (nn/fusion.py).
 """
 
-from ..autograd import once, op, together
+from ..autograd import once, op
 from ._windows import per_axis
 from .conv import check_conv, crop
 from .linear import check_linear
@@ -82,12 +82,28 @@ def feed_forward(be, x, w1, b1, w2, b2, *, activation="gelu"):
     y, saved = k.feed_forward(rows, w1, b1, w2, b2, activation)
     shape = y.shape
 
-    def grads(g, first):
-        g = g if flat else g.reshape(shape)
-        gx, *others = k.feed_forward_grad(g, rows, w1, w2, activation, saved, first == 0)
-        return gx if flat or gx is None else gx.reshape(size), *others
+    left, of = (
+        (),
+        None,
+    )  # the gradients that nobody has taken yet, and the gradient of y behind them
 
-    return y if flat else y.reshape((*size[:-1], shape[-1])), together(grads, 5)
+    def grads(g, i):
+        """The i-th of the five gradients; who asks first has all computed, that of x only if it is that."""
+        nonlocal left, of
+        if of is not g or left[i] is None:
+            rows_g = g if flat else g.reshape(shape)
+            left = [*k.feed_forward_grad(rows_g, rows, w1, w2, activation, saved, i == 0)]
+            of = g
+        mine, left[i] = left[i], None
+        return mine if flat or i > 0 else mine.reshape(size)
+
+    return y if flat else y.reshape((*size[:-1], shape[-1])), (
+        lambda g: grads(g, 0),
+        lambda g: grads(g, 1),
+        lambda g: grads(g, 2),
+        lambda g: grads(g, 3),
+        lambda g: grads(g, 4),
+    )
 
 
 def _what_pooling_reads(x, kernel, stride, dilation, pool_kernel, pool_stride):

@@ -49,7 +49,7 @@ def linear(be, x, w, b=None):
     """A dense layer, x @ w.T + b: (..., I), (O, I), (O,) -> (..., O)."""
     check_linear("linear", x, w, b)
     k = be.kernels
-    grad_w, grad_b = together(lambda g, first: k.linear_grad(g, x), 2)
+    grad_w, grad_b = together(lambda g: k.linear_grad(g, x))
     return k.linear(x, w, b), (lambda g: k.matmul(g, w), grad_w, grad_b)
 
 
@@ -65,7 +65,7 @@ def linear_activation(be, x, w, b=None, *, activation):
     y = k.linear_activation(x, w, b, activation)
     activation_grad = getattr(k, f"{activation}_grad")
     inside = once(lambda g: activation_grad(g, y))
-    grad_w, grad_b = together(lambda g, first: k.linear_grad(inside(g), x), 2)
+    grad_w, grad_b = together(lambda g: k.linear_grad(inside(g), x))
     return y, (lambda g: k.matmul(inside(g), w), grad_w, grad_b)
 
 
