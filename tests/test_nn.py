@@ -1159,6 +1159,23 @@ def test_a_sequential_computes_two_dense_layers_as_one_op(activation):
         assert nn.Sequential(*layers).to("float64")(x).node.name == "linear"
 
 
+def test_two_dense_layers_compute_the_gradient_of_their_input_only_if_asked():
+    asked = []
+    plain = tz.backend("numpy")
+
+    def spy(*args):
+        asked.append(args[-1])
+        return plain.kernels.feed_forward_grad(*args)
+
+    with tz.using(plain.replace(feed_forward_grad=spy)):
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        for wanted in (False, True):
+            x = tz.tensor(np.ones((5, 3), np.float32), requires_grad=wanted)
+            net(x).sum().backward()
+            assert (x.grad is not None) is wanted
+    assert asked == [False, True]  # once each, for all five gradients
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_a_transformer_layer_computes_its_dense_network_as_one_op(activation):
     def outcome(layer):

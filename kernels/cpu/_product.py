@@ -27,9 +27,8 @@ from ._tile import (
 )
 from ._vectors import fetch
 
-DEPTH = (
-    320  # of the panels that are packed at a time, each with sums of its own: long ones round more
-)
+# Of the panels that are packed at a time. Each adds to sums of its own, since long ones round more.
+DEPTH = 320
 TOGETHER = 8  # tiles that make a block of rows
 NEAREST = (
     32 << 10

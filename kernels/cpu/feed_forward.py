@@ -31,8 +31,9 @@ WIDTH = columns(np.dtype(np.float32))  # of a tile
 TOGETHER = 56 // ROWS if TALL else 112 // SHORT  # tiles that make a block of rows
 FEWEST = 128  # rows
 WIDEST = 2048  # rows or columns of weights
-SLOPES = {"relu": relu_grad, "sigmoid": sigmoid_grad, "tanh": tanh_grad, "gelu": gelu_grad}
-GELU = len(ACTIVATIONS)  # its number, behind those of the others
+GRADIENTS = {"relu": relu_grad, "sigmoid": sigmoid_grad, "tanh": tanh_grad, "gelu": gelu_grad}
+NUMBERED = (*ACTIVATIONS, "gelu")
+GELU = NUMBERED.index("gelu")
 
 
 def feed_forward(x, w1, b1, w2, b2, activation):
@@ -59,7 +60,7 @@ def feed_forward(x, w1, b1, w2, b2, activation):
     y = empty((len(x), _whole(outputs)), x.dtype)
     _forward(
         many(x, len(x) * (w1.size + w2.size)), tiles, rows, x, panels1, _padded(b1), panels2,
-        _padded(b2), _number(activation), h, slope, y,
+        _padded(b2), NUMBERED.index(activation), h, slope, y,
     )  # fmt: skip
     return y[:, :outputs], (h, slope)
 
@@ -104,7 +105,7 @@ def feed_forward_grad(g, x, w1, w2, activation, saved, of_x):
         return gx if of_x else None, gw1, gb1, gw2, gb2
     if not _suit(x, w1, w2):
         h, z = saved
-        gz = SLOPES[activation](matmul(g, w2), z)
+        gz = GRADIENTS[activation](matmul(g, w2), z)
         gx = matmul(gz, w1) if of_x else None
         return gx, *linear_grad(gz, x), *linear_grad(g, h)
     (h, slope), g, x, size, features = saved, dense(g), dense(x), len(w1), w1.shape[1]
@@ -177,10 +178,6 @@ def _is_tiny(x, w1, w2, activation):
         and is_small(x, w1, x.size * len(w1))
         and is_small(x, w2, len(x) * w2.size)
     )
-
-
-def _number(activation):
-    return GELU if activation == "gelu" else ACTIVATIONS.index(activation)
 
 
 def _whole(n):

@@ -65,8 +65,8 @@ def recurrent(steps_of, gates, around):
     return formula
 
 
-# of one number: the activation's, its gradient's
-ACTIVATION_STEPS = {"relu": (1, 1), "sigmoid": (3, 3), "tanh": (1, 3), "gelu": (5, 10)}
+# operations for each number of an activation, and of its gradient
+ACTIVATIONS = {"relu": (1, 1), "sigmoid": (3, 3), "tanh": (1, 3), "gelu": (5, 10)}
 
 # kernel -> f(result, *arguments), the arguments as kernels/reference has them
 FLOPS = {
@@ -75,16 +75,11 @@ FLOPS = {
     "linear_activation": lambda y, x, w, b, activation: y.size * (2 * x.shape[-1] + 2),
     # forward two products and the activation, backward three or four products and its slope
     "feed_forward": lambda y, x, w1, b1, w2, b2, activation: (
-        len(x)
-        * (2 * (w1.size + w2.size) + len(w2) + len(w1) * (1 + ACTIVATION_STEPS[activation][0]))
+        len(x) * (2 * (w1.size + w2.size) + len(w2) + len(w1) * (1 + ACTIVATIONS[activation][0]))
     ),
     "feed_forward_grad": lambda gx, g, x, w1, w2, activation, saved, of_x: (
         len(x)
-        * (
-            (4 if of_x else 2) * w1.size
-            + 4 * w2.size
-            + len(w1) * (1 + ACTIVATION_STEPS[activation][1])
-        )
+        * ((4 if of_x else 2) * w1.size + 4 * w2.size + len(w1) * (1 + ACTIVATIONS[activation][1]))
     ),
     "linear_grad": lambda gw, g, x: 2 * g.size * x.shape[-1] + g.size,
     "conv2d": lambda y, x, w, *options: convolution(y, w.shape),
@@ -98,14 +93,8 @@ FLOPS = {
     "relu_max_pool2d": lambda y, x, kernel, *options: y.size * math.prod(kernel),
     "max_pool2d_grad": each(1),
     "relu_max_pool2d_grad": lambda grads, g, *options: 2 * g.size,
-    "relu": each(1),
-    "relu_grad": each(1),
-    "sigmoid": each(3),
-    "sigmoid_grad": each(3),
-    "tanh": each(1),
-    "tanh_grad": each(3),
-    "gelu": each(5),
-    "gelu_grad": each(10),
+    **{name: each(forward) for name, (forward, _) in ACTIVATIONS.items()},
+    **{f"{name}_grad": each(backward) for name, (_, backward) in ACTIVATIONS.items()},
     "silu": each(4),
     "silu_grad": each(8),
     # largest, difference, exponential, sum, quotient

@@ -67,7 +67,7 @@ def feed_forward(be, x, w1, b1, w2, b2, *, activation="gelu"):
     """
     check_linear("feed_forward", x, w1, b1)
     outputs = w2.shape[:1]
-    if w2.shape != outputs + b1.shape or b2.shape != outputs:
+    if w2.shape != outputs + w1.shape[:1] or b2.shape != outputs:
         raise ValueError(
             "feed_forward: w1 (H, I) and w2 (O, H) must share H, w2 and b2 (O,) share O; got "
             f"{w1.shape}, {w2.shape} and {b2.shape}"
@@ -82,10 +82,7 @@ def feed_forward(be, x, w1, b1, w2, b2, *, activation="gelu"):
     y, saved = k.feed_forward(rows, w1, b1, w2, b2, activation)
     shape = y.shape
 
-    left, of = (
-        (),
-        None,
-    )  # the gradients that nobody has taken yet, and the gradient of y behind them
+    left, of = (), None  # gradients that nobody has taken yet, and that of y behind them
 
     def grads(g, i):
         """The i-th of the five gradients; who asks first has all computed, that of x only if it is that."""
