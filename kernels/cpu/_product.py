@@ -28,7 +28,7 @@ from ._tile import (
 from ._vectors import fetch
 
 # Of the panels that are packed at a time. Each adds to sums of its own, since long ones round more.
-DEPTH = 320
+DEPTH = 256
 TOGETHER = 8  # tiles that make a block of rows
 NEAREST = (
     32 << 10
@@ -113,6 +113,8 @@ def turn_panel(y, left, right, column, panels, panel):
     lanes, at = width // VECTORS, panel * panels.shape[1] * panels.shape[2]
     whole = depth - depth % lanes if right == width else 0
     for k in range(0, whole, lanes):
+        for j in range(width):  # the same of the next panel: columns in a row are no row of memory
+            fetch(y, (left + width + j) * column + k)
         for j in range(0, width, lanes):
             turn_square(panels, at + k * width + j, width, y, (left + j) * column + k, column)
     if whole == depth:

@@ -17,6 +17,7 @@ from .activation import dot
 SINGLE = np.dtype("float32")
 SMALL = 1 << 15  # multiply-adds: up to here BLAS takes longer to begin than to compute
 NARROW = 8  # rows or columns that are too few for panels
+TOGETHER = 32  # rows whose sum begins anew, since long sums round more
 LANES = VECTOR_BYTES // SINGLE.itemsize
 COLUMNS = VECTORS * LANES
 
@@ -62,21 +63,26 @@ def dense_layer(x, w, b, activation, y):
 @njit(**COMPILED)
 def dense_layer_grad(g, x, gw, gb):
     """gw (O, I) = g (N, O).T @ x (N, I), and gb (O,) the sum of the rows of g."""
-    n_out, n_in = gw.shape
     gb[:] = 0
     for r in range(len(g)):
-        for o in range(n_out):
+        for o in range(gb.size):
             gb[o] += g[r, o]
+    _weights_grad(g, x, gw)
+
+
+@njit(**INNER)
+def _weights_grad(g, x, gw):
+    n_out, n_in = gw.shape
     if n_out < NARROW:
         gw[:] = 0
         for r in range(len(g)):
             for o in range(n_out):
                 _add(g[r, o], x[r], gw[o])
     elif n_in >= n_out:
-        _product(g, 1, n_out, x, gb[:0], gw)
+        _product(g, 1, n_out, x, gw[0, :0], gw)
     else:  # the wider of both as columns
         turned = np.empty(((n_in + LANES - 1) // LANES * LANES, n_out), gw.dtype)
-        _product(x, 1, n_in, g, gb[:0], turned[:n_in])
+        _product(x, 1, n_in, g, gw[0, :0], turned[:n_in])
         _turn(turned, gw)
 
 
@@ -92,22 +98,47 @@ def two_layers(x, w1, b1, w2, b2, activation, h, y):
 @njit(**COMPILED)
 def two_layers_grad(g, x, w1, w2, activation, h, gx, gw1, gb1, gw2, gb2):
     """The gradients of two_layers, given that of y; gx without rows is left out."""
-    dense_layer_grad(g, h, gw2, gb2)
-    gz = np.zeros(h.shape, h.dtype)
+    gz = np.empty(h.shape, h.dtype)
     if len(w2) < NARROW:
-        for r in range(len(g)):
-            for o in range(len(w2)):
-                _add(g[r, o], w2[o], gz[r])
+        narrow_layer_grad(g, w2, activation, h, gz, gb1, gw2, gb2)
+        _weights_grad(gz, x, gw1)
     else:
+        dense_layer_grad(g, h, gw2, gb2)
         _product(g, g.shape[1], 1, w2, g[0, :0], gz)
-    slopes = np.empty(h.size, h.dtype)
-    slope(h.reshape(-1), activation, slopes)
-    flat = gz.reshape(-1)
-    for i in range(flat.size):
-        flat[i] *= slopes[i]
-    dense_layer_grad(gz, x, gw1, gb1)
+        _times_slope(h.reshape(-1), activation, gz.reshape(-1))
+        dense_layer_grad(gz, x, gw1, gb1)
     if len(gx):
         _product(gz, gz.shape[1], 1, w1, g[0, :0], gx)
+
+
+@reading("g", "w2", "h")
+@njit(**COMPILED)
+def narrow_layer_grad(g, w2, activation, h, gz, gb1, gw2, gb2):
+    """Backward through a dense layer w2 (O, H) of few outputs, and the activation that gave it h (N, H).
+
+    Given g (N, O): gz (N, H), the gradient before the activation, gb1 (H,), the sum of its rows, gw2 and
+    gb2 (O,). One pass over h and gz, where a product, an activation and a sum would each be one.
+    """
+    total_w, total_b = np.empty(gw2.shape, gw2.dtype), np.empty(gb1.shape, gb1.dtype)
+    gw2[:] = 0
+    gb1[:] = 0
+    gb2[:] = 0
+    one = g.dtype.type(1)
+    for first in range(0, len(g), TOGETHER):
+        total_w[:] = 0
+        total_b[:] = 0
+        for r in range(first, min(first + TOGETHER, len(g))):
+            row = gz[r]
+            row[:] = 0
+            for o in range(len(w2)):
+                _add(g[r, o], h[r], total_w[o])
+                _add(g[r, o], w2[o], row)
+                gb2[o] += g[r, o]
+            _times_slope(h[r], activation, row)
+            _add(one, row, total_b)
+        _add(one, total_b, gb1)
+        for o in range(len(w2)):
+            _add(one, total_w[o], gw2[o])
 
 
 @njit(**INLINED)
@@ -118,18 +149,18 @@ def _add(factor, row, total):
 
 
 @njit(**INNER)
-def slope(y, activation, out):
-    """out = the derivative of an activation where its result is y, all numbers in a row."""
+def _times_slope(y, activation, g):
+    """g *= the derivative of an activation where its result is y, all numbers in a row."""
     zero, one = y.dtype.type(0), y.dtype.type(1)
     if activation == 0:
         for i in range(y.size):
-            out[i] = one if y[i] > zero else zero
+            g[i] = g[i] if y[i] > zero else zero
     elif activation == 1:
         for i in range(y.size):
-            out[i] = y[i] * (one - y[i])
+            g[i] *= y[i] * (one - y[i])
     else:
         for i in range(y.size):
-            out[i] = one - y[i] * y[i]
+            g[i] *= one - y[i] * y[i]
 
 
 @njit(**INNER)

@@ -21,7 +21,7 @@ from . import _scalars, _small
 from ._arrays import LINE, dense, empty
 from ._compiled import INNER, many, threaded
 from ._product import pack, product_of_rows
-from ._small import ACTIVATIONS, SINGLE, activate, is_small
+from ._small import ACTIVATIONS, NARROW, NO_ACTIVATION, SINGLE, activate, is_small
 from ._tile import ROWS, SHORT, TALL, any_tile_from, columns, tile_cover
 from ._vectors import part
 from .activation import gelu, gelu_grad, relu_grad, sigmoid_grad, tanh_grad
@@ -52,6 +52,10 @@ def feed_forward(x, w1, b1, w2, b2, activation):
             h = gelu(z)
         else:
             z = h = linear_activation(x, w1, b1, activation)
+        if _is_narrow(h, w2, activation):
+            y = np.empty((len(x), len(w2)), SINGLE)
+            _small.dense_layer(h, dense(w2), dense(b2), NO_ACTIVATION, y)
+            return y, (h, z)
         return linear(h, w2, b2), (h, z)
     x, size, outputs = dense(x), len(w1), len(w2)
     panels1, panels2 = _panels(w1.T, x.shape[1]), _panels(w2.T, _whole(size))
@@ -88,7 +92,22 @@ def _activate(activation, z, slope):
             z[j] *= below
     else:
         activate(z, activation)
-        _small.slope(z, activation, slope)
+        _slope(z, activation, slope)
+
+
+@njit(**INNER)
+def _slope(y, activation, out):
+    """out = the derivative of an activation where its result is y, all numbers in a row."""
+    zero, one = y.dtype.type(0), y.dtype.type(1)
+    if activation == 0:
+        for i in range(y.size):
+            out[i] = one if y[i] > zero else zero
+    elif activation == 1:
+        for i in range(y.size):
+            out[i] = y[i] * (one - y[i])
+    else:
+        for i in range(y.size):
+            out[i] = one - y[i] * y[i]
 
 
 def feed_forward_grad(g, x, w1, w2, activation, saved, of_x):
@@ -105,6 +124,12 @@ def feed_forward_grad(g, x, w1, w2, activation, saved, of_x):
         return gx if of_x else None, gw1, gb1, gw2, gb2
     if not _suit(x, w1, w2):
         h, z = saved
+        if _is_narrow(h, w2, activation):
+            gz, gb1 = empty(h.shape, SINGLE), np.empty(len(w1), SINGLE)
+            gw2, gb2 = np.empty(w2.shape, SINGLE), np.empty(len(w2), SINGLE)
+            number = ACTIVATIONS.index(activation)
+            _small.narrow_layer_grad(dense(g), dense(w2), number, h, gz, gb1, gw2, gb2)
+            return matmul(gz, w1) if of_x else None, matmul(gz.T, x), gb1, gw2, gb2
         gz = GRADIENTS[activation](matmul(g, w2), z)
         gx = matmul(gz, w1) if of_x else None
         return gx, *linear_grad(gz, x), *linear_grad(g, h)
@@ -169,6 +194,12 @@ def _suit(x, w1, w2):
         and max(*w1.shape, *w2.shape) <= WIDEST
         and 2 * min(*w1.shape, *w2.shape) >= WIDTH
     )
+
+
+def _is_narrow(h, w2, activation):
+    """Whether the second layer has so few outputs that a pass over its input takes less than a product."""
+    few = 0 < len(w2) < NARROW and h.size > 0
+    return few and activation != "gelu" and h.dtype is SINGLE and w2.dtype is SINGLE
 
 
 def _is_tiny(x, w1, w2, activation):
