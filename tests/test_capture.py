@@ -906,6 +906,9 @@ def test_kernels_only_read_what_they_say_they_read():
             backward(forward(g, t), g, t)
         y, saved = cpu.feed_forward(x, w, b, g, g[:, 0], "tanh")
         cpu.feed_forward_grad(y, x, w, g, "tanh", saved, True)
+        y, saved = cpu.feed_forward(large, wide, wide[0, :256], wide[:1, :256], b[:1], "relu")
+        cpu.feed_forward_grad(y, large, wide, wide[:1, :256], "relu", saved, False)
+        cpu.max_pool2d(large.reshape(1, 4, 64, 260), (2, 2), (2, 2), (0, 0), (1, 1), False)
         losses, logp = cpu.cross_entropy(g, labels, None, 0.1)
         cpu.cross_entropy_grad(losses, logp, labels, None, 0.1)
     modules = [m for n, m in sys.modules.items() if n.startswith("tinygrad_zen.kernels.cpu.")]

@@ -4,6 +4,7 @@ Each runs in float32 on one thread, in float32 on many, and in float64. The refe
 """
 
 import inspect
+import math
 import platform
 import subprocess
 import sys
@@ -16,7 +17,7 @@ numba = pytest.importorskip("numba")
 from scipy import special  # noqa: E402
 
 from tinygrad_zen.kernels import cpu, reference  # noqa: E402
-from tinygrad_zen.kernels.cpu import _arrays, _compiled  # noqa: E402
+from tinygrad_zen.kernels.cpu import _arrays, _compiled, _images  # noqa: E402
 from tinygrad_zen.kernels.cpu._product import DEPTH, product  # noqa: E402
 from tinygrad_zen.kernels.cpu.activation import SOFTMAXES  # noqa: E402
 from tinygrad_zen.kernels.cpu.conv import (  # noqa: E402
@@ -706,6 +707,14 @@ WINNERS = {
     "steps": ((2, 48, 13, 12), (3, 2, 3), ((2, 1), (0, 1), (1, 2), 1), ((3, 2), (3, 2))),
     "rows in strips": ((2, 16, 6, 200), (2, 3, 3), PLAIN, SIDE_BY_SIDE),
     "windows overlap": ((2, 16, 9, 9), (4, 3, 3), PLAIN, ((2, 2), (1, 1))),
+    "few channels": ((9, 3, 9, 10), (32, 3, 3), PLAIN, SIDE_BY_SIDE),
+    "one channel, steps": (
+        (2, 1, 14, 12),
+        (16, 2, 3),
+        ((2, 1), (0, 1), (2, 1), 1),
+        ((3, 2), (3, 2)),
+    ),
+    "few channels apart": ((2, 2, 12, 12), (16, 3, 2), ((1, 1), (0, 0), (1, 2), 1), SIDE_BY_SIDE),
     "no whole vectors": ((2, 3, 9, 9), (4, 3, 3), PLAIN, SIDE_BY_SIDE),
     "groups": ((2, 32, 9, 9), (4, 3, 3), ((1, 1), (0, 0), (1, 1), 2), SIDE_BY_SIDE),
     "too many taps": ((2, 16, 9, 9), (4, 7, 7), PLAIN, SIDE_BY_SIDE),
@@ -722,8 +731,10 @@ def test_conv2d_grad_w_of_winners(normal, case):
     z[:, 1] = -1
     y, argmax = reference.relu_max_pool2d(z, *pool, (0, 0), (1, 1), False)
     g = normal(*y.shape)
-    gz, _ = reference.relu_max_pool2d_grad(g, argmax, z.shape, *pool, (0, 0), (1, 1))
-    check("conv2d_grad_w_of_winners", [gz, g, argmax, x, w.shape, *options, *pool])
+    sent = reference.relu_max_pool2d_grad(g, argmax, z.shape, *pool, (0, 0), (1, 1))
+    for known in (sent, None):
+        args = known, g, argmax, z.shape, x, w.shape, *options, *pool
+        check("conv2d_grad_w_of_winners", args)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
@@ -766,11 +777,28 @@ print("scipy.linalg" in sys.modules)
     assert (before, product, after) == ("False", "18.0", "True")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_images_are_turned_to_channels_last(dtype):
+    for shape in [
+        (2, 3, 7, 5),
+        (3, 16, 4, 4),
+        (2, 48, 5, 5),
+        (1, 20, 1, 3),
+        (2, 1, 3, 3),
+        (0, 3, 2, 2),
+    ]:
+        x = np.arange(math.prod(shape)).reshape(shape).astype(dtype)
+        turned = _images.pixels(x)
+        assert turned.flags.carray and turned.dtype == dtype
+        np.testing.assert_array_equal(turned, x.transpose(0, 2, 3, 1))
+        assert _images.pixels(turned.transpose(0, 3, 1, 2)).base is not None  # no copy: they lie so
+
+
 def test_images_cut_from_larger_ones_are_convolved_where_they_lie():
     rng = np.random.default_rng(0)
     whole = rng.standard_normal((3, 13, 14, 16)).transpose(0, 3, 1, 2)
     x = whole[:, :, :11, :12]
-    lying, size = _arrays.corner(x)
+    lying, size = _images.corner(x)
     assert np.shares_memory(lying, whole) and lying.shape == (3, 13, 14, 16) and size == (11, 12)
     w, options = rng.standard_normal((8, 16, 3, 3)), ((1, 1), (1, 0), (1, 1), 1)
     y = reference.conv2d(x, w, None, *options)
@@ -786,7 +814,7 @@ def test_images_cut_from_larger_ones_are_convolved_where_they_lie():
     backwards = whole[:, :, ::-1], whole[::-1]
     # not upper left parts
     for other in (whole[:, :, 1:, 1:], whole[:, :8], whole[::2], x[:0], *repeated, *backwards):
-        lying, size = _arrays.corner(other)
+        lying, size = _images.corner(other)
         assert size == other.shape[2:]
         part = lying[:, : size[0], : size[1]].transpose(0, 3, 1, 2)
         np.testing.assert_array_equal(part, other)

@@ -1043,6 +1043,38 @@ def test_a_sequential_fuses_layers_in_a_row_and_gives_the_same():
                 np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-12)
 
 
+def test_a_kernel_of_ones_own_serves_fused_layers_too(backend):
+    """The backend's kernels for the whole would do without it."""
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.MaxPool2d(2)).to(backend)
+    x = np.random.default_rng(0).standard_normal((2, 3, 10, 8)).astype("float32")
+
+    def outcome(where, wanted):
+        net.to(where).zero_grad()
+        t = tz.tensor(x, requires_grad=wanted, backend=where)
+        (y := net(t)).sum().backward()
+        return [y, *(p.grad for p in net.parameters()), *([t.grad] if wanted else [])]
+
+    for name in (
+        "conv2d",
+        "relu_max_pool2d",
+        "conv2d_grad_w",
+        "relu_max_pool2d_grad",
+        "conv2d_grad_x",
+    ):
+        called, usual = [], getattr(backend.kernels, name)
+
+        def own(*args, usual=usual, called=called):
+            called.append(usual)
+            return usual(*args)
+
+        for wanted in (False, True):
+            called.clear()
+            results = outcome(backend.replace(**{name: own}), wanted)
+            assert len(called) == (name != "conv2d_grad_x" or wanted), name
+            for ours, plain in zip(results, outcome(backend, wanted), strict=True):
+                np.testing.assert_allclose(ours.numpy(), plain.numpy(), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "layers",
     [

@@ -237,6 +237,11 @@ def test_convolution_is_counted_as_its_loops_count():
     assert work.flops("conv2d", y, args) == 2 * once
     assert work.flops("conv2d_grad_x", x, (y, w, x.shape, *args[3:])) == 2 * once
     assert work.flops("conv2d_grad_w", w, (y, x, w.shape, *args[3:])) == 2 * once
+    pooled = reference.relu_max_pool2d(y, (2, 2), (2, 2), (0, 0), (1, 1), False)
+    whole = work.flops("conv2d_relu_max_pool2d", pooled, (*args, (2, 2), (2, 2)))
+    assert whole == 2 * once + 4 * pooled[0].size
+    back = (None, *pooled, y.shape, x, w.shape, *args[3:], (2, 2), (2, 2))
+    assert work.flops("conv2d_grad_w_of_winners", (w, w), back) == 2 * once
     assert work.flops("no_such_kernel", y, args) is None
 
 

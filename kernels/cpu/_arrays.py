@@ -1,7 +1,4 @@
-"""Memory: where results go, and in which order arrays lie.
-
-The kernels of this folder want dense arrays, and images with their channels last.
-"""
+"""Memory: where results go, and in which order arrays lie: the kernels of this folder want them dense."""
 
 import functools
 import math
@@ -97,34 +94,6 @@ def empty_like(x):
 def dense(x):
     """x, or a copy of it that is C-contiguous and writable: Numba compiles anew for other kinds."""
     return x if x.flags.carray else np.array(x, order="C")
-
-
-def pixels(x):
-    """Images (N, C, H, W) as dense (N, H, W, C): without a copy if they are channels-last."""
-    return dense(x.transpose(0, 2, 3, 1))
-
-
-def corner(x):
-    """Images (N, C, H, W) as the upper left part of dense ones, (N, H' >= H, W' >= W, C); and (H, W).
-
-    Without a copy where they were cut out of such. What lies outside of the part is not ours to read:
-    behind the last image there may be nothing.
-    """
-    x = x.transpose(0, 2, 3, 1)
-    n, height, width, channels = x.shape
-    if not x.flags.carray and 0 not in x.shape:
-        image, row, pixel, one = (stride // x.itemsize for stride in x.strides)
-        cut = one == 1 and pixel == channels and row >= width * pixel and row % pixel == 0
-        cut = cut and image >= height * row and image % row == 0
-        if cut and x.flags.writeable and x.flags.aligned:
-            whole = n, image // row, row // channels, channels
-            x = np.lib.stride_tricks.as_strided(x, whole)
-    return dense(x), (height, width)
-
-
-def images(pixels):
-    """The inverse of `pixels`, a view: (N, H, W, C) -> (N, C, H, W)."""
-    return pixels.transpose(0, 3, 1, 2)
 
 
 def rows(x, axis):

@@ -10,7 +10,7 @@ from numba import njit
 from . import _scalars
 from ._compiled import COMPILED, INLINED, INNER, reading
 from ._product import pack
-from ._tile import ROWS, SHORT, VECTORS, any_tile_from, turn_square
+from ._tile import ROWS, SHORT, VECTORS, any_tile_from, turn
 from ._vectors import VECTOR_BYTES
 from .activation import dot
 
@@ -83,7 +83,7 @@ def _weights_grad(g, x, gw):
     else:  # the wider of both as columns
         turned = np.empty(((n_in + LANES - 1) // LANES * LANES, n_out), gw.dtype)
         _product(x, 1, n_in, g, gw[0, :0], turned[:n_in])
-        _turn(turned, gw)
+        turn(turned, gw)
 
 
 @reading("x", "w1", "b1", "w2", "b2")
@@ -212,22 +212,3 @@ def _product(x, row, step, y, b, out):
         for r in range(n_rows):
             for c in range(left, n_columns):
                 out[r, c] = edge[r, c - left]
-
-
-@njit(**INNER)
-def _turn(x, out):
-    """out (M, N) = x (N or more, M).T, for x with a multiple of LANES rows.
-
-    In squares through registers, whose rows may go beyond those of out: what they put there, at the
-    beginning of the next row, is overwritten by the next. Where there is none, number by number.
-    """
-    n_rows, n_columns = out.shape
-    last = (n_columns - 1) // LANES * LANES
-    rest = 0
-    while (rest + LANES - 1) * n_columns + last + LANES <= out.size:
-        for left in range(last, -1, -LANES):
-            turn_square(out, rest * n_columns + left, n_columns, x, left * n_rows + rest, n_rows)
-        rest += LANES
-    for r in range(rest, n_rows):
-        for c in range(n_columns):
-            out[r, c] = x[c, r]

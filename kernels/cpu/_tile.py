@@ -27,7 +27,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-from ._compiled import INLINED
+from ._compiled import INLINED, INNER
 from ._vectors import MULTIPLIED, REGISTERS, VECTOR_BYTES, Vectors, pointers, repeat
 
 VECTORS = 2
@@ -262,6 +262,26 @@ def turn_square(typingctx, out, out_at, out_row, source, source_at, source_row):
         return context.get_dummy_value()
 
     return signature, write
+
+
+@njit(**INNER)
+def turn(x, out):
+    """out (M, N) = x (N or more, M).T; the rows of x are a multiple of the numbers of a vector.
+
+    In squares through registers, whose rows may go beyond those of out: what they put there, at the
+    beginning of the next row, is overwritten by the next. Where there is none, number by number.
+    """
+    n_rows, n_columns = out.shape
+    lanes = VECTOR_BYTES // out.itemsize
+    last = (n_columns - 1) // lanes * lanes
+    rest = 0
+    while (rest + lanes - 1) * n_columns + last + lanes <= out.size:
+        for left in range(last, -1, -lanes):
+            turn_square(out, rest * n_columns + left, n_columns, x, left * n_rows + rest, n_rows)
+        rest += lanes
+    for r in range(rest, n_rows):
+        for c in range(n_columns):
+            out[r, c] = x[c, r]
 
 
 def _write_tile(v, height, vectors, args, start=None, apart=False):

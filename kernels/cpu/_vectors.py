@@ -111,6 +111,13 @@ class Vectors:
         value.align = self.bytes
         return value
 
+    def load_bytes(self, pointer):
+        """As many bytes from a pointer as a vector has lanes."""
+        kind = ir.VectorType(ir.IntType(8), self.lanes)
+        value = self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()))
+        value.align = 1
+        return value
+
     def store(self, value, pointer, i=0):
         self.builder.store(value, self._vector(pointer, i)).align = self.bytes
 
@@ -152,6 +159,13 @@ class Vectors:
     def larger(self, x, y):
         """The larger of each two numbers; of a NaN and a number y."""
         return self.builder.select(self.builder.fcmp_ordered(">", x, y), x, y)
+
+    def select(self, numbers, number, x, y):
+        """x in the lanes where bytes are a number that is known now, y in the others."""
+        return self.builder.select(
+            self.builder.icmp_unsigned("==", numbers, ir.Constant(numbers.type, [number] * self.lanes)),
+            x, y,
+        )  # fmt: skip
 
     def turned(self, rows):
         """The columns of as many vectors as a vector has lanes: a square of numbers, transposed.

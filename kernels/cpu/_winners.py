@@ -7,9 +7,18 @@ Of the pixels that a window of KH x KW reads only one has a gradient, or none be
 winners of its own, so there is no product of matrices. Instead all taps of a filter, for a block of channels,
 are sums in registers; winner after winner is spread over a vector and multiplied with the pixels around
 it, which lie side by side in the nearest cache.
+
+The first convolution of a network sees few channels, less than a vector, but many pixels. There a vector
+holds filters: g is taken once for each pixel of a window, zero in the lanes of filters that another pixel
+won, and multiplied with the numbers around that pixel. These are as many multiplications as without
+pooling. What is saved is the gradient before the pooling, four times as large as g, which is neither written
+nor read: often nobody else asks for it, since images have no gradient.
 """
 
+import math
+
 import numpy as np
+from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
@@ -19,13 +28,23 @@ from ._vectors import REGISTERS, VECTOR_BYTES, Vectors, part, pointers, repeat
 
 MOST = REGISTERS - 4  # sums; the rest is for the winner's gradient and numbers on the way
 NEAR = 64 << 10  # bytes of the pixels that are taken together
+MOST_PIXELS = 9  # of a window, each with instructions of its own
 PARTS = 8  # of the batch, each with sums of its own, however many threads there are
 
 
-def takes(channels, kernel, pool_kernel, pool_stride, itemsize):
-    """Whether this pays: whole vectors of channels, room for all taps, windows side by side, of 4 or more."""
-    whole = channels % (VECTOR_BYTES // itemsize) == 0 and kernel[0] * kernel[1] <= MOST
-    return whole and pool_kernel == pool_stride and pool_kernel[0] * pool_kernel[1] >= 4
+def takes(w_shape, dilation, pool_kernel, pool_stride, itemsize):
+    """Whether one of both ways pays: "channels" or "filters" in a vector, or None.
+
+    Windows must lie side by side, and all taps of a filter must have room in registers.
+    """
+    n_filters, channels, *kernel = w_shape
+    lanes, taps, window = VECTOR_BYTES // itemsize, math.prod(kernel), math.prod(pool_kernel)
+    if pool_kernel != pool_stride or window < 4:
+        return None
+    if channels % lanes == 0 and taps <= MOST:
+        return "channels"
+    few = channels * taps < MOST and window <= MOST_PIXELS and dilation[1] == 1
+    return "filters" if few and n_filters % lanes == 0 else None
 
 
 def gradient_w(many, g, argmax, x, w_shape, stride, dilation, pool_kernel):
@@ -37,11 +56,8 @@ def gradient_w(many, g, argmax, x, w_shape, stride, dilation, pool_kernel):
     # the sizes of these tuples are part of their types: a kernel is compiled for each
     taps = (0,) * kernel[0], (0,) * kernel[1], (0,) * vectors
     row, column = width * channels, channels
-    down, along = stride[0] * row, stride[1] * column  # to the next pixel of the convolution
-    offsets = np.add.outer(np.arange(pool_kernel[0]) * down, np.arange(pool_kernel[1]) * along)
+    windows, offsets = _places(g.shape[1:3], stride, pool_kernel, row, column)
     offsets = np.append(offsets, 0)  # of a window without a winner
-    rows, columns = (np.arange(size) for size in g.shape[1:3])
-    windows = np.add.outer(rows * pool_kernel[0] * down, columns * pool_kernel[1] * along).ravel()
     strip = max(1, NEAR // (pool_kernel[0] * stride[0] * width * vectors * VECTOR_BYTES))
     sums = zeros((min(n, PARTS), n_filters, kernel[0] * kernel[1], channels), x.dtype)
     steps = dilation[0] * row, dilation[1] * column
@@ -49,6 +65,15 @@ def gradient_w(many, g, argmax, x, w_shape, stride, dilation, pool_kernel):
     gw = np.empty(w_shape, x.dtype)
     gw.reshape(n_filters, channels, -1)[...] = sums.sum(axis=0).transpose(0, 2, 1)
     return gw
+
+
+def _places(out, stride, pool_kernel, row, column):
+    """Where what a pixel reads begins: for the first pixel of each window, and for the others after it."""
+    down, along = stride[0] * row, stride[1] * column  # to the next pixel of the convolution
+    offsets = np.add.outer(np.arange(pool_kernel[0]) * down, np.arange(pool_kernel[1]) * along)
+    rows, columns = (np.arange(size) for size in out)
+    windows = np.add.outer(rows * pool_kernel[0] * down, columns * pool_kernel[1] * along)
+    return windows.ravel(), offsets.ravel()
 
 
 @threaded
@@ -137,6 +162,99 @@ def _add_windows(
             tap, c = divmod(i, len(vectors))
             to = v.at(out, v.times(out_tap, tap))
             v.store(v.plus(total, v.load(to, c)), to, c)
+        return context.get_dummy_value()
+
+    return signature, write
+
+
+def gradients_of_few(many, g, argmax, x, w_shape, stride, dilation, pool_kernel):
+    """As gradient_w, for few channels; and the gradient of the bias (K,)."""
+    n_filters, channels, *kernel = w_shape
+    n, _, width, _ = x.shape
+    row = width * channels
+    windows, offsets = _places(g.shape[1:3], stride, pool_kernel, row, channels)
+    # the sizes of these tuples are part of their types: a kernel is compiled for each
+    sizes = (0,) * kernel[0], (0,) * (kernel[1] * channels), (0,) * len(offsets)
+    n_taps = channels * math.prod(kernel)
+    sums = np.zeros((min(n, PARTS), n_taps + 1, n_filters), x.dtype)
+    _sum_of_few(
+        many, *sizes, g, argmax, x.reshape(n, -1), windows, offsets, dilation[0] * row, sums
+    )
+    total = sums.sum(axis=0)
+    gw = np.empty(w_shape, x.dtype)
+    gw[...] = total[:-1].T.reshape(n_filters, *kernel, channels).transpose(0, 3, 1, 2)
+    return gw, total[-1]
+
+
+@threaded
+def _sum_of_few(tall, wide, pool, g, argmax, x, windows, offsets, step, sums):
+    """A thread takes a part of the batch at a time."""
+    for i in prange(len(sums)):
+        _sum_part_of_few(
+            np.int64(i), (tall, wide, pool), g, argmax, x, windows, offsets, step, sums
+        )
+
+
+@njit(**INNER)
+def _sum_part_of_few(i, sizes, g, argmax, x, windows, offsets, step, sums):
+    """One part of the batch, image by image: so no sum in registers goes on for long."""
+    n, _, _, n_filters = g.shape
+    _, rows, _ = sums.shape
+    lanes = VECTOR_BYTES // g.itemsize
+    for image in range(i * n // len(sums), (i + 1) * n // len(sums)):
+        for k in range(0, n_filters, lanes):
+            _add_masked(
+                sizes, sums, i * rows * n_filters + k, n_filters, x, image * x.shape[1], step,
+                g, argmax, image * len(windows) * n_filters + k, windows, offsets, len(windows),
+            )  # fmt: skip
+
+
+@intrinsic
+def _add_masked(
+    typingctx, sizes, out, out_at, out_tap, x, x_at, row, g, argmax, g_at, windows, offsets, count
+):
+    """Adds up windows of x, scaled, for a vector of filters k: for each tap (i, j),
+
+        out[out_at + (i * J + j) * out_tap + k] += sum over q < count, p < P of
+            [argmax[g_at + q * out_tap + k] = p] * g[g_at + q * out_tap + k]
+            * x[x_at + windows[q] + offsets[p] + i * row + j]
+
+    and behind the taps, as if x were 1. sizes: three tuples, as long as there are i, j (taps along a row,
+    with their channels) and p. Offsets count elements as they lie in memory; count is at least 1; nothing
+    is checked.
+    """
+    at = types.intp
+    signature = types.void(
+        sizes, out, at, at, x, at, at, g, argmax, at, windows, offsets, at
+    )  # fmt: skip
+    height, width, pool = (range(len(size)) for size in sizes)
+
+    def write(context, builder, signature, args):
+        args = pointers(context, builder, signature, args)
+        _, out, out_at, out_tap, x, x_at, row, g, argmax, g_at, windows, offsets, count = args
+        v = Vectors(builder, signature.args[1].dtype)
+        x, out, g, argmax = v.at(x, x_at), v.at(out, out_at), v.at(g, g_at), v.at(argmax, g_at)
+        offsets = [builder.load(v.at(offsets, ir.IntType(64)(p))) for p in pool]
+        zero = v.constant(0.0)
+
+        def one_window(q, sums):
+            pixel = builder.mul(q, out_tap)
+            value, winner = v.load(v.at(g, pixel)), v.load_bytes(v.at(argmax, pixel))
+            window, sums = v.at(x, builder.load(v.at(windows, q))), list(sums)
+            for p in pool:
+                won = v.select(winner, p, value, zero)
+                first = v.at(window, offsets[p])
+                pixels = [v.at(first, v.add(v.times(row, i), j)) for i in height for j in width]
+                for t, number in enumerate(pixels):
+                    sums[t] = v.multiply_add(v.spread(number), won, sums[t])
+                sums[-1] = v.plus(sums[-1], won)
+            return sums
+
+        n_sums = len(height) * len(width) + 1
+        sums = repeat(builder, count, [zero] * n_sums, one_window)
+        for t, total in enumerate(sums):
+            to = v.at(out, v.times(out_tap, t))
+            v.store(v.plus(total, v.load(to)), to)
         return context.get_dummy_value()
 
     return signature, write

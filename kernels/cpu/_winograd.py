@@ -37,6 +37,7 @@ from ._tile import (
 )
 from ._transform import transform
 from ._vectors import VECTOR_BYTES, part
+from .pool import winners_2x2
 
 POINTS = {2: (0, 1, -1), 4: (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)}
 TILE_BYTES = VECTORS * VECTOR_BYTES
@@ -96,7 +97,7 @@ NUMBERS = 2048
 # of threads: up to PARTS, each with LEAST tiles or more. A part has room of its own for what lies between
 # the steps, and uses it for all its images: memory that the system has just handed out is slow when first
 # touched.
-PARTS, LEAST = 8, 16
+PARTS, LEAST = 8, 32
 
 
 def transformed(w, tile):
@@ -104,8 +105,9 @@ def transformed(w, tile):
     n_filters, channels = w.shape[:2]
     width, places = TILE_BYTES // w.itemsize, (len(tile) + 2) ** 2
     n_panels = -(-n_filters // width)
-    taps = np.zeros((channels, 3, 3, n_panels * width), w.dtype)
+    taps = empty((channels, 3, 3, n_panels * width), w.dtype)
     taps[..., :n_filters] = w.transpose(1, 2, 3, 0)
+    taps[..., n_filters:] = 0
     panels = empty((places, n_panels * channels | 1, width), w.dtype)  # see _odd
     _transform_filters(tile, taps, panels)
     return panels
@@ -169,42 +171,73 @@ def forward(parts, tile, x, size, top, left, filters, start, y):
         _forward(*_split(0, len(x), i, parts), tile, x, size, top, left, filters, start, y)
 
 
+@threaded
+def forward_pooled(parts, tile, x, size, top, left, filters, start, out, y, argmax):
+    """As forward, of which images of a size out, (OH, OW), are pooled before they leave the second cache.
+
+    y, argmax (N, OH // 2, OW // 2, K): as of relu_max_pool2d for windows of 2 x 2.
+    """
+    for i in prange(parts):
+        _forward_pooled(
+            *_split(0, len(x), i, parts), tile, x, size, top, left, filters, start, out, y, argmax
+        )
+
+
 @njit(**INNER)
 def _forward(begin, end, tile, x, size, top, left, filters, start, y):
     """Images of x from `begin` to `end`, a group at a time, into y."""
-    _, oh, ow, n_filters = y.shape
-    m, side = len(tile), len(tile) + 2
-    rows, columns, n_groups = _tiling(tile, oh, ow, end - begin)
+    rows, columns, n_groups = _tiling(tile, y.shape[1], y.shape[2], end - begin)
     n_tiles = _at_most(end - begin, n_groups) * rows * columns
-    places, results = _room(tile, n_tiles, x.shape[3], filters)
-    width, place = filters.shape[2], results.shape[1] * filters.shape[2]
-    edge, flat = np.empty(m * m * width, x.dtype), y.reshape(-1)
+    room = _room(tile, n_tiles, x.shape[3], filters)
     for group in range(n_groups):
         first, last = _split(begin, end, group, n_groups)
-        n_tiles = (last - first) * rows * columns
-        _at_places(tile, x, size, first, last, top, left, rows, columns, side, places)
-        for panel in range((n_filters + width - 1) // width):
-            k = panel * width
-            n_columns = min(width, n_filters - k)
-            _product(places, n_tiles, filters, panel, n_columns, results)
-            bias = part(start, k, width)
-            for number in range(n_tiles):
-                i, r, s = _where(number, rows, columns)
-                i, r, s = first + i, r * m, s * m
-                inside = r + m <= oh and s + m <= ow
-                to = ((i * oh + r) * ow + s) * n_filters + k
-                _to_outputs(
-                    tile, bias, flat if inside else edge, to if inside else 0,
-                    ow * n_filters if inside else m * width, n_filters if inside else width,
-                    results, number * width, side * place, place, n_columns,
-                )  # fmt: skip
-                if not inside:  # of the tile, only the first rows or columns exist
-                    for a in range(min(m, oh - r)):
-                        for b in range(min(m, ow - s)):
-                            at = to + (a * ow + b) * n_filters
-                            _copy(
-                                part(edge, (a * m + b) * width, n_columns), part(y, at, n_columns)
-                            )
+        _forward_group(first, last, tile, x, size, top, left, filters, start, room, y[first:last])
+
+
+@njit(**INNER)
+def _forward_pooled(begin, end, tile, x, size, top, left, filters, start, out, y, argmax):
+    rows, columns, n_groups = _tiling(tile, out[0], out[1], end - begin)
+    together = _at_most(end - begin, n_groups)
+    room = _room(tile, together * rows * columns, x.shape[3], filters)
+    z = np.empty((together, out[0], out[1], y.shape[3]), x.dtype)
+    for group in range(n_groups):
+        first, last = _split(begin, end, group, n_groups)
+        _forward_group(first, last, tile, x, size, top, left, filters, start, room, z)
+        for i in range(first, last):
+            winners_2x2(z[i - first], x.dtype.type(0), 4, y[i], argmax[i])
+
+
+@njit(**INNER)
+def _forward_group(first, last, tile, x, size, top, left, filters, start, room, y):
+    """Images of x from `first` to `last` into y; room: what _room gave for their tiles."""
+    _, oh, ow, n_filters = y.shape
+    m, side = len(tile), len(tile) + 2
+    rows, columns, _ = _tiling(tile, oh, ow, last - first)
+    places, results = room
+    width, place = filters.shape[2], results.shape[1] * filters.shape[2]
+    edge, flat = np.empty(m * m * width, x.dtype), y.reshape(-1)
+    n_tiles = (last - first) * rows * columns
+    _at_places(tile, x, size, first, last, top, left, rows, columns, side, places)
+    for panel in range((n_filters + width - 1) // width):
+        k = panel * width
+        n_columns = min(width, n_filters - k)
+        _product(places, n_tiles, filters, panel, n_columns, results)
+        bias = part(start, k, width)
+        for number in range(n_tiles):
+            i, r, s = _where(number, rows, columns)
+            r, s = r * m, s * m
+            inside = r + m <= oh and s + m <= ow
+            to = ((i * oh + r) * ow + s) * n_filters + k
+            _to_outputs(
+                tile, bias, flat if inside else edge, to if inside else 0,
+                ow * n_filters if inside else m * width, n_filters if inside else width,
+                results, number * width, side * place, place, n_columns,
+            )  # fmt: skip
+            if not inside:  # of the tile, only the first rows or columns exist
+                for a in range(min(m, oh - r)):
+                    for b in range(min(m, ow - s)):
+                        at = to + (a * ow + b) * n_filters
+                        _copy(part(edge, (a * m + b) * width, n_columns), part(y, at, n_columns))
 
 
 @threaded

@@ -11,6 +11,7 @@ runs inside a window. Filters are packed into panels of COLUMNS filters, so that
 micro-kernel reads one after another lie one after another.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -19,12 +20,13 @@ from numba import njit, prange
 from .. import reference
 from ..reference._windows import window_counts
 from . import _winners, _winograd
-from ._arrays import corner, dense, empty, images, pixels
-from ._border import padded
+from ._arrays import dense, empty
 from ._compiled import COMPILED, INNER, many, threaded
+from ._images import corner, images, padded, pixels
 from ._tile import ROWS, VECTORS, columns, tile_add, tile_add_of, tile_from_of
 from ._vectors import MULTIPLIED
 from ._winograd import TILES
+from .pool import is_2x2, relu_max_pool2d, relu_max_pool2d_grad, winners_2x2
 
 
 def conv2d_loops(x, w, b, stride, padding, dilation, groups):
@@ -65,6 +67,14 @@ def conv2d_direct(x, w, b, stride, padding, dilation, groups):
     """Reads the windows where they lie, with the micro-kernel; images in parallel."""
     if groups > 1 or not _suit(x, w):
         return reference.conv2d(x, w, b, stride, padding, dilation, groups)
+    x, out, prepared = _prepared(x, w, b, stride, padding, dilation)
+    y = empty((len(x), *out, len(w)), x.dtype)
+    _direct(many(x, y.size * w[0].size), x, *prepared, y)
+    return images(y)
+
+
+def _prepared(x, w, b, stride, padding, dilation):
+    """x with its border, the size of what is computed of an image, and the tables for _direct_images."""
     n_filters, channels, *kernel = w.shape
     x = padded(x, padding)
     n, height, width, _ = x.shape
@@ -74,32 +84,42 @@ def conv2d_direct(x, w, b, stride, padding, dilation, groups):
     together = _together(n, out)
     windows = _places((together, *out), _steps(height, width, channels, stride))
     runs, length = _runs(kernel, height, width, channels, dilation)
-    y = empty((n, *out, n_filters), x.dtype)
-    _direct(
-        many(x, y.size * panels.shape[1]),
-        x, together, windows, runs, length, panels, start, y.reshape(-1), n_filters,
-        _places((len(windows),), (n_filters,)),
-    )  # fmt: skip
-    return images(y)
+    rows = _places((len(windows),), (n_filters,))
+    return x, out, (together, windows, runs, length, panels, start, n_filters, rows)
 
 
 @threaded
-def _direct(x, together, windows, runs, length, panels, start, y, n_filters, rows):
+def _direct(x, together, windows, runs, length, panels, start, n_filters, rows, y):
     """A thread takes some images at a time."""
     for first in prange((len(x) + together - 1) // together):
-        _direct_images(first * together, x, together, windows, runs, length, panels, start,
-                       y, n_filters, rows)  # fmt: skip
+        n = first * together
+        _direct_images(n, x, together, windows, runs, length, panels, start, n_filters, rows,
+                       y.reshape(-1), n * (y.size // len(y)))  # fmt: skip
+
+
+@threaded
+def _direct_pooled(
+    x, together, windows, runs, length, panels, start, n_filters, rows, out, y, argmax
+):
+    """The same, but what was computed is pooled before it leaves the second cache."""
+    for first in prange((len(x) + together - 1) // together):
+        n = first * together
+        z = np.empty((together, out[0], out[1], n_filters), x.dtype)
+        _direct_images(n, x, together, windows, runs, length, panels, start, n_filters, rows,
+                       z.reshape(-1), 0)  # fmt: skip
+        for i in range(min(together, len(x) - n)):
+            winners_2x2(z[i], x.dtype.type(0), 4, y[n + i], argmax[n + i])
 
 
 @njit(**INNER)
-def _direct_images(n, x, together, windows, runs, length, panels, start, y, n_filters, rows):
-    """Some images of x (N, H, W, C), from the n-th on, into their place in y, flat (N * P * K).
+def _direct_images(n, x, together, windows, runs, length, panels, start, n_filters, rows, y, y_at):
+    """Some images of x (N, H, W, C), from the n-th on, into y, flat, from y_at on: P * K numbers each.
 
     windows, rows: where the windows and the results of their pixels lie, from the first image on.
     """
     n_panels, depth, width = panels.shape
     n_pixels = min(together, len(x) - n) * (len(windows) // together)
-    x_at, y_at = n * (x.size // len(x)), n * (y.size // len(x))
+    x_at = n * (x.size // len(x))
     edge, edge_windows, edge_rows = _edge(width, x.dtype)
     for panel in range(n_panels):
         n_columns = min(width, n_filters - panel * width)
@@ -149,6 +169,42 @@ def _conv2d_winograd(m, x, w, b, stride, padding, dilation, groups):
         _winograd.parts(tile, out, len(x)), tile, x, size, *padding, filters, start, y,
     )  # fmt: skip
     return images(y)
+
+
+def conv2d_relu_max_pool2d(x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride):
+    """relu_max_pool2d(conv2d(x, w, b)), for windows of pool_kernel that lie pool_stride apart.
+
+    x (N, C, H, W), w (K, C/groups, KH, KW), b (K,) or None -> y, argmax (N, K, OH, OW). Windows of 2 x 2 are
+    pooled some images at a time: what is between, four times as large as y, does not go through memory.
+    """
+    return _pooled(DEFAULT, x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride)
+
+
+def _pooled(largest, x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride):
+    out = window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    z_shape, size = (
+        (len(x), len(w), *out),
+        window_counts(out, pool_kernel, pool_stride, (0, 0), (1, 1)),
+    )
+    m = _best_tile(largest, out)
+    window = pool_kernel, pool_stride, (0, 0), (1, 1)
+    if groups > 1 or not _suit(x, w) or not is_2x2(z_shape, size, *window):
+        rung = (conv2d_direct, None, conv2d_winograd, None, conv2d_winograd_4x4)[m]
+        z = rung(x, w, b, stride, padding, dilation, groups)
+        return relu_max_pool2d(z, *window, False)
+    y = empty((len(x), *size, len(w)), x.dtype)
+    argmax = empty(y.shape, np.uint8)
+    threads = many(x, math.prod(z_shape) * w[0].size)
+    if m and _winograd_takes(x, w, w.shape, stride, dilation, groups):
+        (x, size), filters = corner(x), _winograd.transformed(w, TILES[m])
+        _winograd.forward_pooled(
+            threads, _winograd.parts(TILES[m], out, len(x)), TILES[m], x, size, *padding, filters,
+            _start(b, len(w), x.dtype), out, y, argmax,
+        )  # fmt: skip
+    else:
+        x, out, prepared = _prepared(x, w, b, stride, padding, dilation)
+        _direct_pooled(threads, x, *prepared, out, y, argmax)
+    return images(y), images(argmax)
 
 
 CONV2DS = (conv2d_loops, conv2d_im2col, conv2d_direct, conv2d_winograd, conv2d_winograd_4x4)
@@ -299,22 +355,43 @@ def conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups):
 
 
 def conv2d_grad_w_of_winners(
-    gz, g, argmax, x, w_shape, stride, padding, dilation, groups, pool_kernel, pool_stride
+    sent,
+    g,
+    argmax,
+    z_shape,
+    x,
+    w_shape,
+    stride,
+    padding,
+    dilation,
+    groups,
+    pool_kernel,
+    pool_stride,
 ):
-    """As conv2d_grad_w, of the gradient gz of what was pooled by relu_max_pool2d, with g and argmax.
+    """Gradients of relu_max_pool2d(conv2d(x, w, b)) for w and b, given that of its result: g, argmax.
 
-    gz (N, K, H', W') says the same as g, argmax (N, K, OH, OW), with zeros where no winner stood; windows
-    of the pooling, pool_kernel, lie pool_stride apart. -> w_shape (K, C/groups, KH, KW). The zeros are not
-    multiplied where that pays: see _winners.
+    sent: what relu_max_pool2d_grad gives of g and argmax, if somebody has asked for it, or None. z_shape
+    (N, K, H', W'): of what is pooled, by windows of pool_kernel that lie pool_stride apart.
+    g (N, K, OH, OW) -> w_shape (K, C/groups, KH, KW), (K,).
+    The zeros between the winners are not written, or not multiplied, where that pays: see _winners.
     """
-    options = stride, padding, dilation, groups
-    pays = _winners.takes(w_shape[1], w_shape[2:], pool_kernel, pool_stride, x.itemsize)
-    if groups > 1 or not pays or not _suit(g, x):
-        return conv2d_grad_w(gz, x, w_shape, *options)
+    way = _winners.takes(w_shape, dilation, pool_kernel, pool_stride, x.itemsize)
+    if way is None or groups > 1 or not _suit(g, x):
+        if sent is None:
+            window = pool_kernel, pool_stride, (0, 0), (1, 1)
+            sent = relu_max_pool2d_grad(g, argmax, z_shape, *window)
+        return conv2d_grad_w(sent[0], x, w_shape, stride, padding, dilation, groups), sent[1]
+    threads = many(x, g.size * math.prod(w_shape[1:]))
     x = padded(x, padding) if any(padding) else corner(x)[0]
     g, argmax = pixels(g), pixels(argmax)
-    threads = many(x, g.size * w_shape[1] * w_shape[2] * w_shape[3])
-    return _winners.gradient_w(threads, g, argmax, x, w_shape, stride, dilation, pool_kernel)
+    if way == "filters":
+        return _winners.gradients_of_few(
+            threads, g, argmax, x, w_shape, stride, dilation, pool_kernel
+        )
+    gw = _winners.gradient_w(threads, g, argmax, x, w_shape, stride, dilation, pool_kernel)
+    if sent is None:
+        return gw, np.where(argmax < math.prod(pool_kernel), g, 0).sum(axis=(0, 1, 2))
+    return gw, sent[1]
 
 
 def conv2d_grad_x_taps(g, w, x_shape, stride, padding, dilation, groups):
@@ -455,9 +532,9 @@ def winograd(largest):
     w, in units of 1e-7; Zen 4, the worst of four draws; PyTorch 2.13, of both memory orders the better):
 
         images -> filters               PyTorch          0                2                4
-        64 x 32 x 13 x 13 -> 64      3.1  3.7  9.4    5.6   11  5.9    2.7  3.7  5.9     13   14  9.3
-        32 x 32 x 15 x 15 -> 64      3.5  3.8  5.4    4.9   11  4.6    2.5  3.5  4.6     17   15  9.0
-        32 x 64 x 6 x 6 -> 64        2.8  3.3  4.8    6.8   10  2.6    3.1  3.5  2.1     14   17  7.9
+        64 x 32 x 13 x 13 -> 64      4.0  4.3  6.6    7.7   12  7.5    3.8  3.5  4.2     14   16  9.6
+        32 x 32 x 15 x 15 -> 64      4.8  4.9  4.5    7.5   12  6.6    3.3  3.6  3.9     15   18  9.7
+        32 x 64 x 6 x 6 -> 64        3.9  3.6  4.3     10  9.8  3.8    3.4  3.5  2.9     16   17   11
 
     Raises ValueError for another number.
     """
@@ -473,6 +550,9 @@ def winograd(largest):
         rung = conv2ds[_best_tile(largest, out)]
         return rung(x, w, b, stride, padding, dilation, groups)
 
+    def conv2d_relu_max_pool2d(x, w, b, *options):
+        return _pooled(largest, x, w, b, *options)
+
     def conv2d_grad_x(g, w, x_shape, stride, padding, dilation, groups):
         rung = grad_xs[_best_tile(largest, g.shape[2:])]
         return rung(g, w, x_shape, stride, padding, dilation, groups)
@@ -481,7 +561,7 @@ def winograd(largest):
         rung = grad_ws[_best_tile(largest, g.shape[2:])]
         return rung(g, x, w_shape, stride, padding, dilation, groups)
 
-    return {f.__name__: f for f in (conv2d, conv2d_grad_x, conv2d_grad_w)}
+    return {f.__name__: f for f in (conv2d, conv2d_relu_max_pool2d, conv2d_grad_x, conv2d_grad_w)}
 
 
 @njit(**INNER)

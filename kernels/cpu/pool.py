@@ -15,8 +15,9 @@ from numba import njit, prange
 
 from .. import reference
 from ..reference._windows import window_counts
-from ._arrays import dense, empty, images, pixels
+from ._arrays import dense, empty
 from ._compiled import COMPILED, INNER, many, threaded
+from ._images import images, pixels
 
 
 def max_pool2d_loops(x, kernel, stride, padding, dilation, ceil_mode):
@@ -93,7 +94,7 @@ def _channels_image(n, x, y, argmax, kh, kw, sh, sw, ph, pw, dh, dw):
 def max_pool2d_2x2(x, kernel, stride, padding, dilation, ceil_mode):
     """Keeps the winner of a 2 x 2 window in registers: reads and writes each number once."""
     out = window_counts(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
-    if not _is_2x2(x.shape, out, kernel, stride, padding, dilation):
+    if not is_2x2(x.shape, out, kernel, stride, padding, dilation):
         return max_pool2d_channels(x, kernel, stride, padding, dilation, ceil_mode)
     x, y, argmax = _arrays(x, out, kernel)
     _2x2(many(x, x.size), x, -math.inf, 0, y, argmax)
@@ -106,14 +107,14 @@ def relu_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
     x (N, C, H, W) -> y, argmax (N, C, OH, OW)
     """
     out = window_counts(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
-    if not _is_2x2(x.shape, out, kernel, stride, padding, dilation):
+    if not is_2x2(x.shape, out, kernel, stride, padding, dilation):
         return reference.relu_max_pool2d(x, kernel, stride, padding, dilation, ceil_mode)
     x, y, argmax = _arrays(x, out, kernel)
     _2x2(many(x, x.size), x, 0.0, 4, y, argmax)
     return images(y), images(argmax)
 
 
-def _is_2x2(x_shape, out, kernel, stride, padding, dilation):
+def is_2x2(x_shape, out, kernel, stride, padding, dilation):
     """Whether the windows are 2 x 2, side by side, and all of them inside the image."""
     inside = 2 * out[0] <= x_shape[2] and 2 * out[1] <= x_shape[3]
     return kernel == stride == (2, 2) and padding == (0, 0) and dilation == (1, 1) and inside
@@ -122,18 +123,18 @@ def _is_2x2(x_shape, out, kernel, stride, padding, dilation):
 @threaded
 def _2x2(x, least, none, y, argmax):
     for n in prange(len(x)):
-        _2x2_image(np.int64(n), x, x.dtype.type(least), none, y, argmax)
+        winners_2x2(x[n], x.dtype.type(least), none, y[n], argmax[n])
 
 
 @njit(**INNER)
-def _2x2_image(n, x, least, none, y, argmax):
-    """One image of x into one of y and argmax, which is `none` where no number is above `least`."""
-    _, height, width, channels = y.shape
+def winners_2x2(x, least, none, y, argmax):
+    """An image (H, W, C) into y and argmax (OH, OW, C), which is `none` where no number is above `least`."""
+    height, width, channels = y.shape
     for r in range(height):
         for s in range(width):
-            first, second = x[n, 2 * r, 2 * s], x[n, 2 * r, 2 * s + 1]
-            third, fourth = x[n, 2 * r + 1, 2 * s], x[n, 2 * r + 1, 2 * s + 1]
-            best, winner = y[n, r, s], argmax[n, r, s]
+            first, second = x[2 * r, 2 * s], x[2 * r, 2 * s + 1]
+            third, fourth = x[2 * r + 1, 2 * s], x[2 * r + 1, 2 * s + 1]
+            best, winner = y[r, s], argmax[r, s]
             for c in range(channels):
                 top, tap = _winner(first[c], 0, least, none)
                 top, tap = _winner(second[c], 1, top, tap)

@@ -11,6 +11,7 @@ kernel, stride, padding and dilation are (height, width).
 
 from ._arrays import namespace
 from ._windows import channels_last, new_images, pad, taps, window_counts
+from .pool import relu_max_pool2d, relu_max_pool2d_grad
 
 
 def conv2d(x, w, b, stride, padding, dilation, groups):
@@ -39,15 +40,40 @@ def conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups):
     return gw.reshape(groups, kh, kw, c, k // groups).transpose(0, 4, 3, 1, 2).reshape(w_shape)
 
 
-def conv2d_grad_w_of_winners(
-    gz, g, argmax, x, w_shape, stride, padding, dilation, groups, pool_kernel, pool_stride
-):
-    """As conv2d_grad_w, of the gradient gz of what was pooled by relu_max_pool2d, with g and argmax.
+def conv2d_relu_max_pool2d(x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride):
+    """relu_max_pool2d(conv2d(x, w, b)), for windows of pool_kernel that lie pool_stride apart.
 
-    gz (N, K, H', W') says the same as g, argmax (N, K, OH, OW), with zeros where no winner stood; windows
-    of the pooling, pool_kernel, lie pool_stride apart. -> w_shape (K, C/groups, KH, KW)
+    x (N, C, H, W), w (K, C/groups, KH, KW), b (K,) or None -> y, argmax (N, K, OH, OW)
     """
-    return conv2d_grad_w(gz, x, w_shape, stride, padding, dilation, groups)
+    z = conv2d(x, w, b, stride, padding, dilation, groups)
+    return relu_max_pool2d(z, pool_kernel, pool_stride, (0, 0), (1, 1), False)
+
+
+def conv2d_grad_w_of_winners(
+    sent,
+    g,
+    argmax,
+    z_shape,
+    x,
+    w_shape,
+    stride,
+    padding,
+    dilation,
+    groups,
+    pool_kernel,
+    pool_stride,
+):
+    """Gradients of relu_max_pool2d(conv2d(x, w, b)) for w and b, given that of its result: g, argmax.
+
+    sent: what relu_max_pool2d_grad gives of g and argmax, if somebody has asked for it, or None. z_shape
+    (N, K, H', W'): of what is pooled, by windows of pool_kernel that lie pool_stride apart.
+    g (N, K, OH, OW) -> w_shape (K, C/groups, KH, KW), (K,)
+    """
+    if sent is None:
+        window = pool_kernel, pool_stride, (0, 0), (1, 1)
+        sent = relu_max_pool2d_grad(g, argmax, z_shape, *window)
+    gz, gb = sent
+    return conv2d_grad_w(gz, x, w_shape, stride, padding, dilation, groups), gb
 
 
 def conv2d_grad_x(g, w, x_shape, stride, padding, dilation, groups):

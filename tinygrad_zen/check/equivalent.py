@@ -43,7 +43,6 @@ EQUIVALENT = {
     "ops.linear.matmul: gy.reshape((-1, y.size)).sum(axis=0) -> gy.reshape((-1, y.size))": SUMMED,
     "ops.linear.linear_activation: once(...": SAME,
     "ops.conv.grad_b: 2 -> 3": "rows are summed first and columns then, or the other way round",
-    "ops.fused.conv2d_relu_max_pool2d: once(...": SAME,
     "ops.normalize.layer_norm: w -> b...": SHAPE,
     "ops.loss.l1_loss: ...spread(g) * be.xp.sign(d) -> ...": SIGN,
     "ops.loss.huber_loss: be.xp.clip(d, -delta, delta) -> be.xp.clip(-delta, d, delta)": (

@@ -7,6 +7,8 @@ that rates can be compared between kernels of one name.
 
 import math
 
+from ..ops._windows import window_counts
+
 
 def flops(kernel, result, args):
     """Operations of a call of the kernel of that name; None where no formula is known.
@@ -85,8 +87,15 @@ FLOPS = {
     "conv2d": lambda y, x, w, *options: convolution(y, w.shape),
     "conv2d_grad_x": lambda gx, g, w, *options: convolution(g, w.shape),
     "conv2d_grad_w": lambda gw, g, x, shape, *options: convolution(g, shape),
-    "conv2d_grad_w_of_winners": lambda gw, gz, g, argmax, x, shape, *options: convolution(
-        gz, shape
+    "conv2d_relu_max_pool2d": lambda y, x, w, b, stride, padding, dilation, groups, window, *options: (
+        2
+        * len(x)
+        * w.size
+        * math.prod(window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation))
+        + y.size * math.prod(window)
+    ),
+    "conv2d_grad_w_of_winners": lambda grads, sent, g, argmax, z_shape, x, shape, *options: (
+        2 * math.prod(z_shape) * math.prod(shape[1:])
     ),
     # a comparison for each tap of a window but the first
     "max_pool2d": lambda y, x, kernel, *options: y.size * (math.prod(kernel) - 1),

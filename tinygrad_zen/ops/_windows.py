@@ -36,6 +36,12 @@ def check_fits(name, size, kernel, padding, dilation):
             )
 
 
+def window_counts(size, kernel, stride, padding, dilation):
+    """How many windows fit into padded images of a size (H, W), down and across: -> (OH, OW)."""
+    axes = zip(size, kernel, stride, padding, dilation, strict=True)
+    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+
+
 def as_rows(x):
     """Sequences as images of one row: (N, C, L) -> (N, C, 1, L)."""
     return x[:, :, None]

@@ -267,16 +267,9 @@ def _kernel_conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups):
     )
 
 
-def _kernel_conv2d_grad_w_of_winners(
-    gz, g, argmax, x, w_shape, stride, padding, dilation, groups, pool_kernel, pool_stride
-):
-    return _kernel_conv2d_grad_w(gz, x, w_shape, stride, padding, dilation, groups)
-
-
 # the ops under the kernels' signatures, for derivatives of derivatives
 KERNELS_ON_TENSORS = {
     "conv2d": _kernel_conv2d,
     "conv2d_grad_x": _kernel_conv2d_grad_x,
     "conv2d_grad_w": _kernel_conv2d_grad_w,
-    "conv2d_grad_w_of_winners": _kernel_conv2d_grad_w_of_winners,
 }

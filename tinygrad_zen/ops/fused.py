@@ -4,11 +4,10 @@ Nobody needs to call them: layers do, where those of a kind stand in a row (nn/f
 """
 
 from ..autograd import once, op
-from ._windows import per_axis
+from ._windows import check_fits, per_axis, window_counts
 from .conv import check_conv, crop
 from .linear import check_linear
 from .normalize import check_batch_norm
-from .pool import check_pool
 
 
 @op
@@ -19,7 +18,7 @@ def conv2d_relu_max_pool2d(
 
     kernel_size and pool_stride are those of the pooling, the other options those of conv2d. What the
     pooling does not read is not computed; what relu and conv2d give is not kept, since the winners
-    of the windows say where the gradient goes.
+    of the windows say where the gradient goes. A backend may have kernels for the whole, or none.
     """
     name = "conv2d_relu_max_pool2d"
     stride, padding, extra, dilation, groups = check_conv(
@@ -36,17 +35,35 @@ def conv2d_relu_max_pool2d(
     padded = x.shape
     if padding == (0, 0):
         x = _what_pooling_reads(x, w.shape[2:], stride, dilation, pool_kernel, pool_stride)
-    z = k.conv2d(x, w, b, *convolution)
-    window = check_pool(name, z, 2, pool_kernel, pool_stride, 0)
-    y, argmax = k.relu_max_pool2d(z, *window, False)
-    z_shape = z.shape
-    grads = once(lambda g: k.relu_max_pool2d_grad(g, argmax, z_shape, *window))
+    out = window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    check_fits(name, out, pool_kernel, (0, 0), (1, 1))
+    z_shape, window = (x.shape[0], w.shape[0], *out), (pool_kernel, pool_stride, (0, 0), (1, 1))
+    if k.conv2d_relu_max_pool2d is None:
+        y, argmax = k.relu_max_pool2d(k.conv2d(x, w, b, *convolution), *window, False)
+    else:
+        y, argmax = k.conv2d_relu_max_pool2d(x, w, b, *convolution, pool_kernel, pool_stride)
+    sent = of = None  # back through pooling and relu; and which gradient of y
+
+    def send(g):
+        nonlocal sent, of
+        if of is not g:
+            sent, of = k.relu_max_pool2d_grad(g, argmax, z_shape, *window), g
+        return sent
+
+    @once
+    def of_w_and_b(g):
+        if k.conv2d_grad_w_of_winners is None:
+            gz, gb = send(g)
+            return k.conv2d_grad_w(gz, x, w.shape, *convolution), gb
+        known = sent if of is g else None  # if x wants a gradient, it had it before
+        return k.conv2d_grad_w_of_winners(
+            known, g, argmax, z_shape, x, w.shape, *convolution, pool_kernel, pool_stride
+        )
+
     return y, (
-        lambda g: crop(k.conv2d_grad_x(grads(g)[0], w, padded, *convolution), size),
-        lambda g: k.conv2d_grad_w_of_winners(
-            grads(g)[0], g, argmax, x, w.shape, *convolution, *window[:2]
-        ),
-        lambda g: grads(g)[1],
+        lambda g: crop(k.conv2d_grad_x(send(g)[0], w, padded, *convolution), size),
+        lambda g: of_w_and_b(g)[0],
+        lambda g: (sent if of is g else of_w_and_b(g))[1],
     )
 
 
