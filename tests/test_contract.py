@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tinygrad_zen.backend import WHOLES
 from tinygrad_zen.kernels import reference
 
 KERNELS = Path(reference.__file__).parent.parent
@@ -61,7 +62,9 @@ def test_kernels_are_documented_and_take_no_options_by_default():
 def test_a_style_lists_the_same_names(style):
     names, expected = set(listed(style)), set(listed("reference"))
     assert not expected - names, f"{style} lacks {sorted(expected - names)}"
-    assert not names - expected, f"{style} has {sorted(names - expected)} that reference lacks"
+    more = names - expected - set(WHOLES)
+    assert not more, f"{style} has {sorted(more)} that reference lacks"
+    assert set().union(*WHOLES.values()) <= expected and not expected & set(WHOLES)
 
 
 @pytest.mark.parametrize("style", STYLES)

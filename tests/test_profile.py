@@ -14,6 +14,7 @@ import tinygrad_zen.nn.functional as F
 import tinygrad_zen.optim as optim
 from tinygrad_zen import ops
 from tinygrad_zen.autograd import recording
+from tinygrad_zen.backend import WHOLES
 from tinygrad_zen.check import peaks as measured
 from tinygrad_zen.check import work
 from tinygrad_zen.check.samples import SAMPLES
@@ -208,7 +209,7 @@ def test_the_trace(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(work.FLOPS))
 def test_formulas_are_of_kernels(name):
-    assert callable(getattr(reference, name))
+    assert name in WHOLES or callable(getattr(reference, name))
 
 
 def test_formulas_take_what_kernels_take():

@@ -50,8 +50,8 @@ class Backend:
         """A new backend with some kernels changed: `backend("numpy").replace(conv2d=my_conv2d)`.
 
         Each must be the name of a kernel (TypeError otherwise) and take the arguments of the one it
-        replaces. Kernels that do the work of one of them (WHOLES) are left out, unless they are replaced
-        too: ops then call the parts. Move a model to it with `.to(...)`.
+        replaces. Kernels that do its work and more (WHOLES) are left out, unless they are replaced too: ops
+        then call the parts. Move a model to it with `.to(...)`.
         """
         own = {k: v for k, v in vars(self.kernels).items() if not k.startswith("_")}
         for name, kernel in kernels.items():
@@ -66,16 +66,17 @@ class Backend:
             if adapt is not None and not hasattr(kernel, "adapt"):
                 kernels[name] = adapt(kernel)
         changed = ",".join(f"{k}={getattr(v, '__name__', 'custom')}" for k, v in kernels.items())
-        idle = {w: None for w, parts in WHOLES.items() if not parts.isdisjoint(kernels)}
-        return Backend(
-            f"{self.name}[{changed}]", self.xp, types.SimpleNamespace(**own | idle | kernels)
-        )
+        for whole, parts in WHOLES.items():
+            if not parts.isdisjoint(kernels):
+                own.pop(whole, None)
+        return Backend(f"{self.name}[{changed}]", self.xp, types.SimpleNamespace(**own | kernels))
 
 
-# Kernels that a backend may have or not (None): what they do, ops can also have done in parts.
+# Kernels that a style has or has not, and whose work they do: without them ops call these, the parts.
 WHOLES = {
     "conv2d_relu_max_pool2d": {"conv2d", "relu_max_pool2d"},
     "conv2d_grad_w_of_winners": {"conv2d_grad_w", "relu_max_pool2d_grad"},
+    "conv2d_grad_x_of_winners": {"conv2d_grad_x", "relu_max_pool2d_grad"},
 }
 
 

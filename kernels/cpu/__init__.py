@@ -49,6 +49,7 @@ from .conv import (
     conv2d_grad_w,
     conv2d_grad_w_of_winners,
     conv2d_grad_x,
+    conv2d_grad_x_of_winners,
     conv2d_relu_max_pool2d,
 )
 from .embedding import embedding_grad

@@ -48,28 +48,38 @@ def pointers(context, builder, signature, args):
     ]
 
 
-def repeat(builder, count, values, body):
-    """Write a loop of count >= 1 rounds, `values = body(i, values)`; returns the last values.
+def repeat(builder, count, values, body, least=1):
+    """Write a loop of count >= least rounds, `values = body(i, values)`; returns the last values.
 
     LLVM's variables never change. What a loop carries from round to round is a "phi": it has one
-    value when the loop is entered from above, and another when it is entered from its own end.
+    value when the loop is entered from above, and another when it is entered from its own end. Where there
+    may be no round (least is 0), so is what is left below.
     """
     above = builder.block
-    top = builder.append_basic_block("round")
-    builder.branch(top)
-    builder.position_at_end(top)
+    top, below = (builder.append_basic_block(name) for name in ("round", "below"))
     zero = ir.Constant(count.type, 0)
+    if least > 0:
+        builder.branch(top)
+    else:
+        builder.cbranch(builder.icmp_signed(">", count, zero), top, below)
+    builder.position_at_end(top)
     carried = [(builder.phi(value.type), value) for value in (zero, *values)]
     for phi, value in carried:
         phi.add_incoming(value, above)
     i, *current = (phi for phi, _ in carried)
     following = [builder.add(i, ir.Constant(i.type, 1)), *body(i, current)]
+    end = builder.block
     for (phi, _), value in zip(carried, following, strict=True):
-        phi.add_incoming(value, builder.block)
-    below = builder.append_basic_block("below")
+        phi.add_incoming(value, end)
     builder.cbranch(builder.icmp_signed("<", following[0], count), top, below)
     builder.position_at_end(below)
-    return following[1:]
+    if least > 0:
+        return following[1:]
+    left = [builder.phi(value.type) for value in values]
+    for phi, value, last in zip(left, values, following[1:], strict=True):
+        phi.add_incoming(value, above)
+        phi.add_incoming(last, end)
+    return left
 
 
 class Vectors:

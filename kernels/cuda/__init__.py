@@ -49,13 +49,7 @@ from .activation import (
 from .conv import CONV_GRAD_WS as _CONV_GRAD_WS
 from .conv import CONV_GRAD_XS as _CONV_GRAD_XS
 from .conv import CONVS as _CONVS
-from .conv import (
-    conv2d,
-    conv2d_grad_w,
-    conv2d_grad_w_of_winners,
-    conv2d_grad_x,
-    conv2d_relu_max_pool2d,
-)
+from .conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from .embedding import embedding_grad
 from .linear import MATMULS as _MATMULS
 from .linear import linear, linear_grad, matmul

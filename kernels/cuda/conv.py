@@ -23,7 +23,6 @@ from ._arrays import contiguous, empty, same_floats
 from ._device import BUSY, LINE, SQUARE, blocks, cover, device, int32, jit, launch, mine
 from ._instructions import copy4, load, quotient, split, store
 from ._tiles import LARGE, PAD, SMALL, bounds, carrier, patches, results, threads
-from .pool import relu_max_pool2d, relu_max_pool2d_grad
 
 
 def conv2d(x, w, b, stride, padding, dilation, groups):
@@ -59,42 +58,6 @@ def conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups):
     thin = groups > 1 and w_shape[0] // groups < 16
     run = conv2d_grad_w_direct if thin else conv2d_grad_w_registers
     return run(g, x, w_shape, stride, padding, dilation, groups)
-
-
-def conv2d_relu_max_pool2d(x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride):
-    """relu_max_pool2d(conv2d(x, w, b)), for windows of pool_kernel that lie pool_stride apart.
-
-    x (N, C, H, W), w (K, C/groups, KH, KW), b (K,) or None -> y, argmax (N, K, OH, OW)
-    """
-    z = conv2d(x, w, b, stride, padding, dilation, groups)
-    return relu_max_pool2d(z, pool_kernel, pool_stride, (0, 0), (1, 1), False)
-
-
-def conv2d_grad_w_of_winners(
-    sent,
-    g,
-    argmax,
-    z_shape,
-    x,
-    w_shape,
-    stride,
-    padding,
-    dilation,
-    groups,
-    pool_kernel,
-    pool_stride,
-):
-    """Gradients of relu_max_pool2d(conv2d(x, w, b)) for w and b, given that of its result: g, argmax.
-
-    sent: what relu_max_pool2d_grad gives of g and argmax, if somebody has asked for it, or None. z_shape
-    (N, K, H', W'): of what is pooled, by windows of pool_kernel that lie pool_stride apart.
-    g (N, K, OH, OW) -> w_shape (K, C/groups, KH, KW), (K,)
-    """
-    if sent is None:
-        window = pool_kernel, pool_stride, (0, 0), (1, 1)
-        sent = relu_max_pool2d_grad(g, argmax, z_shape, *window)
-    gz, gb = sent
-    return conv2d_grad_w(gz, x, w_shape, stride, padding, dilation, groups), gb
 
 
 def _uncountable(*sizes):

@@ -28,13 +28,7 @@ from .activation import (
     tanh_grad,
 )
 from .attention import attention, attention_grad
-from .conv import (
-    conv2d,
-    conv2d_grad_w,
-    conv2d_grad_w_of_winners,
-    conv2d_grad_x,
-    conv2d_relu_max_pool2d,
-)
+from .conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from .embedding import embedding_grad
 from .feed_forward import feed_forward, feed_forward_grad
 from .index import gather_grad, getitem_grad

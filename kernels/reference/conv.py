@@ -11,7 +11,6 @@ kernel, stride, padding and dilation are (height, width).
 
 from ._arrays import namespace
 from ._windows import channels_last, new_images, pad, taps, window_counts
-from .pool import relu_max_pool2d, relu_max_pool2d_grad
 
 
 def conv2d(x, w, b, stride, padding, dilation, groups):
@@ -38,42 +37,6 @@ def conv2d_grad_w(g, x, w_shape, stride, padding, dilation, groups):
     columns = _columns(x, (kh, kw), g.shape[2:], stride, padding, dilation, groups)
     gw = columns @ _pixels(g, groups).swapaxes(1, 2)
     return gw.reshape(groups, kh, kw, c, k // groups).transpose(0, 4, 3, 1, 2).reshape(w_shape)
-
-
-def conv2d_relu_max_pool2d(x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride):
-    """relu_max_pool2d(conv2d(x, w, b)), for windows of pool_kernel that lie pool_stride apart.
-
-    x (N, C, H, W), w (K, C/groups, KH, KW), b (K,) or None -> y, argmax (N, K, OH, OW)
-    """
-    z = conv2d(x, w, b, stride, padding, dilation, groups)
-    return relu_max_pool2d(z, pool_kernel, pool_stride, (0, 0), (1, 1), False)
-
-
-def conv2d_grad_w_of_winners(
-    sent,
-    g,
-    argmax,
-    z_shape,
-    x,
-    w_shape,
-    stride,
-    padding,
-    dilation,
-    groups,
-    pool_kernel,
-    pool_stride,
-):
-    """Gradients of relu_max_pool2d(conv2d(x, w, b)) for w and b, given that of its result: g, argmax.
-
-    sent: what relu_max_pool2d_grad gives of g and argmax, if somebody has asked for it, or None. z_shape
-    (N, K, H', W'): of what is pooled, by windows of pool_kernel that lie pool_stride apart.
-    g (N, K, OH, OW) -> w_shape (K, C/groups, KH, KW), (K,)
-    """
-    if sent is None:
-        window = pool_kernel, pool_stride, (0, 0), (1, 1)
-        sent = relu_max_pool2d_grad(g, argmax, z_shape, *window)
-    gz, gb = sent
-    return conv2d_grad_w(gz, x, w_shape, stride, padding, dilation, groups), gb
 
 
 def conv2d_grad_x(g, w, x_shape, stride, padding, dilation, groups):

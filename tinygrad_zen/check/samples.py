@@ -353,6 +353,13 @@ SAMPLES = [
     sample(
         "conv2d_relu_max_pool2d", normal(2, 2, 8, 7), normal(3, 2, 3, 3), normal(3), kernel_size=2
     ),
+    # whole vectors of filters, and of channels
+    sample(
+        "conv2d_relu_max_pool2d", normal(1, 2, 6, 6), normal(8, 2, 3, 3), normal(8), kernel_size=2
+    ),
+    sample(
+        "conv2d_relu_max_pool2d", normal(1, 8, 6, 4), normal(8, 8, 3, 3), padding=1, kernel_size=2
+    ),
     sample(
         "conv2d_relu_max_pool2d",
         normal(1, 2, 6, 6),

@@ -94,6 +94,9 @@ FLOPS = {
         * math.prod(window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation))
         + y.size * math.prod(window)
     ),
+    "conv2d_grad_x_of_winners": lambda gx, sent, g, argmax, z_shape, w, *options: (
+        2 * math.prod(z_shape) * w[0].size
+    ),
     "conv2d_grad_w_of_winners": lambda grads, sent, g, argmax, z_shape, x, shape, *options: (
         2 * math.prod(z_shape) * math.prod(shape[1:])
     ),

@@ -18,7 +18,7 @@ def conv2d_relu_max_pool2d(
 
     kernel_size and pool_stride are those of the pooling, the other options those of conv2d. What the
     pooling does not read is not computed; what relu and conv2d give is not kept, since the winners
-    of the windows say where the gradient goes. A backend may have kernels for the whole, or none.
+    of the windows say where the gradient goes. A backend may have kernels for the whole (backend.WHOLES).
     """
     name = "conv2d_relu_max_pool2d"
     stride, padding, extra, dilation, groups = check_conv(
@@ -38,33 +38,43 @@ def conv2d_relu_max_pool2d(
     out = window_counts(x.shape[2:], w.shape[2:], stride, padding, dilation)
     check_fits(name, out, pool_kernel, (0, 0), (1, 1))
     z_shape, window = (x.shape[0], w.shape[0], *out), (pool_kernel, pool_stride, (0, 0), (1, 1))
-    if k.conv2d_relu_max_pool2d is None:
-        y, argmax = k.relu_max_pool2d(k.conv2d(x, w, b, *convolution), *window, False)
-    else:
+    if hasattr(k, "conv2d_relu_max_pool2d"):
         y, argmax = k.conv2d_relu_max_pool2d(x, w, b, *convolution, pool_kernel, pool_stride)
-    sent = of = None  # back through pooling and relu; and which gradient of y
+    else:
+        y, argmax = k.relu_max_pool2d(k.conv2d(x, w, b, *convolution), *window, False)
+    sent = of = (
+        None  # back through pooling and relu, if that was asked for; and which gradient of y
+    )
 
     def send(g):
         nonlocal sent, of
-        if of is not g:
+        if of is not g or sent is None:
             sent, of = k.relu_max_pool2d_grad(g, argmax, z_shape, *window), g
         return sent
 
-    @once
-    def of_w_and_b(g):
-        if k.conv2d_grad_w_of_winners is None:
-            gz, gb = send(g)
-            return k.conv2d_grad_w(gz, x, w.shape, *convolution), gb
-        known = sent if of is g else None  # if x wants a gradient, it had it before
-        return k.conv2d_grad_w_of_winners(
-            known, g, argmax, z_shape, x, w.shape, *convolution, pool_kernel, pool_stride
-        )
+    def grad_x(g):
+        nonlocal sent, of
+        if hasattr(k, "conv2d_grad_x_of_winners"):
+            known = sent if of is g else None
+            gx, sent = k.conv2d_grad_x_of_winners(
+                known, g, argmax, z_shape, w, padded, *convolution, pool_kernel, pool_stride
+            )
+            of = g
+        else:
+            gx = k.conv2d_grad_x(send(g)[0], w, padded, *convolution)
+        return crop(gx, size)
 
-    return y, (
-        lambda g: crop(k.conv2d_grad_x(send(g)[0], w, padded, *convolution), size),
-        lambda g: of_w_and_b(g)[0],
-        lambda g: (sent if of is g else of_w_and_b(g))[1],
-    )
+    @once
+    def grad_w_and_b(g):
+        if hasattr(k, "conv2d_grad_w_of_winners"):
+            known = sent if of is g else None
+            return k.conv2d_grad_w_of_winners(
+                known, g, argmax, z_shape, x, w.shape, *convolution, pool_kernel, pool_stride
+            )
+        gz, gb = send(g)
+        return k.conv2d_grad_w(gz, x, w.shape, *convolution), gb
+
+    return y, (grad_x, lambda g: grad_w_and_b(g)[0], lambda g: grad_w_and_b(g)[1])
 
 
 @op

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygrad_zen.kernels import reference
 
-from ..backend import WHOLES, Backend
+from ..backend import Backend
 from . import activation, conv, elementwise, index, pool, shape
 from .embedding import embedding_grad
 from .linear import einsum, linear, matmul
@@ -80,7 +80,6 @@ def _batch_norm_relu(x, w, b, eps, running):
 
 
 KERNELS = {
-    **dict.fromkeys(WHOLES),  # done in parts
     "batch_norm": _batch_norm,
     "batch_norm_relu": _batch_norm_relu,
     "embedding_grad": lambda g, i, to: embedding_grad(g, i, shape=to),
