@@ -460,7 +460,9 @@ def _seed(output, gradient, create_graph):
                 f"backward: a gradient to start with is needed for shape {output.shape}; only a single "
                 "number starts with 1. Reduce it (.sum(), .mean()) or pass gradient="
             )
-        gradient = output.backend.xp.array(1, data.dtype).reshape(data.shape)  # faster than ones
+        gradient = output.backend.xp.array(1, data.dtype)  # faster than ones
+        if data.shape:
+            gradient = gradient.reshape(data.shape)
         if not create_graph:
             return gradient
     if not isinstance(gradient, Tensor):
@@ -483,7 +485,11 @@ def backward(output, gradient=None, retain_graph=False, create_graph=False):
     found = propagate((output,), (seed,), None, retain_graph or create_graph, create_graph)
     taken = {id(_owner(seed))}
     for leaf, g in found.items():
-        g = _owned(g, leaf, taken)
+        if type(g) is ndarray and g.base is None and id(g) not in taken:  # as usual: nobody else's
+            taken.add(id(g))
+            g = Tensor(g, leaf.backend)
+        else:
+            g = _owned(g, leaf, taken)
         if leaf.grad is None:
             leaf.grad = g
         else:

@@ -39,13 +39,13 @@ GELU = NUMBERED.index("gelu")
 def feed_forward(x, w1, b1, w2, b2, activation):
     """linear(activation(linear(x, w1, b1)), w2, b2): (R, I), (H, I), (H,), (O, H), (O,) -> (R, O).
 
-    activation: "relu", "sigmoid", "tanh" or "gelu". Returns the result, and what the gradient needs: two
-    arrays (R, H).
+    activation: "relu", "sigmoid", "tanh" or "gelu". Returns the result, and what the gradient needs: arrays
+    (R, H).
     """
     if _is_tiny(x, w1, w2, activation):
         h, y = np.empty((len(x), len(w1)), SINGLE), np.empty((len(x), len(w2)), SINGLE)
         _small.two_layers(x, w1, dense(b1), w2, dense(b2), ACTIVATIONS.index(activation), h, y)
-        return y, (h, h)
+        return y, (h,)
     if not _suit(x, w1, w2):
         if activation == "gelu":
             z = linear(x, w1, b1)
@@ -115,8 +115,8 @@ def feed_forward_grad(g, x, w1, w2, activation, saved, of_x):
 
     of_x: whether the first is asked for; else it is None.
     """
-    if _is_tiny(x, w1, w2, activation):
-        h, gx = saved[0], np.empty(x.shape if of_x else (0, 0), SINGLE)
+    if len(saved) == 1:  # of a tiny network
+        (h,), gx = saved, np.empty(x.shape if of_x else (0, 0), SINGLE)
         gw1, gb1 = np.empty(w1.shape, SINGLE), np.empty(len(w1), SINGLE)
         gw2, gb2 = np.empty(w2.shape, SINGLE), np.empty(len(w2), SINGLE)
         activation = ACTIVATIONS.index(activation)

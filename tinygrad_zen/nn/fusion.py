@@ -46,7 +46,8 @@ def _both_dense(first, activation, second, x):
 
 def _may_fuse():
     """Whether nobody who watches wants to see each layer by itself."""
-    return recording.watcher is None or recording.watcher.fuses
+    watcher = recording.watcher
+    return watcher is None or watcher.fuses
 
 
 def _convolution(layers, x):

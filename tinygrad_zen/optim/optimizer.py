@@ -97,8 +97,9 @@ class Optimizer:
 
     def zero_grad(self):
         """Forget the gradients: set them to None."""
-        for p in self._params():
-            p.grad = None
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
 
     def step(self):
         """Update every parameter that has a gradient."""
