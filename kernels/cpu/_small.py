@@ -120,6 +120,7 @@ def narrow_layer_grad(g, w2, activation, h, gz, gb1, gw2, gb2):
     gb2 (O,). One pass over h and gz, where a product, an activation and a sum would each be one.
     """
     total_w, total_b = np.empty(gw2.shape, gw2.dtype), np.empty(gb1.shape, gb1.dtype)
+    total = np.empty(gb2.shape, gb2.dtype)
     gw2[:] = 0
     gb1[:] = 0
     gb2[:] = 0
@@ -127,16 +128,18 @@ def narrow_layer_grad(g, w2, activation, h, gz, gb1, gw2, gb2):
     for first in range(0, len(g), TOGETHER):
         total_w[:] = 0
         total_b[:] = 0
+        total[:] = 0
         for r in range(first, min(first + TOGETHER, len(g))):
             row = gz[r]
             row[:] = 0
             for o in range(len(w2)):
                 _add(g[r, o], h[r], total_w[o])
                 _add(g[r, o], w2[o], row)
-                gb2[o] += g[r, o]
+                total[o] += g[r, o]
             _times_slope(h[r], activation, row)
             _add(one, row, total_b)
         _add(one, total_b, gb1)
+        _add(one, total, gb2)
         for o in range(len(w2)):
             _add(one, total_w[o], gw2[o])
 
