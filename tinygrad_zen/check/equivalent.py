@@ -66,6 +66,7 @@ EQUIVALENT = {
     "kernels.conv2d_grad_x: 2 * top -> 2": BORDER,
     "kernels.conv2d_grad_x: 2 -> 3 ...": BORDER,
     "kernels.linear_grad: g.sum(axis=0) -> g": SUMMED,
+    "ops.fused.feed_forward: grads(g, 4) -> g": SUMMED,
     "kernels.feed_forward_grad: g.sum(axis=0) -> g": SUMMED,
     "kernels.feed_forward_grad: gz.sum(axis=0) -> gz": SUMMED,
     "kernels.rnn_grad in _affine_grad: g.sum(axis=(0, 1)) -> g": SUMMED,
