@@ -756,6 +756,12 @@ def test_gradients_of_winners(normal, case):
         assert_equal(cpu.conv2d_grad_w_of_winners, args, (gw, gb))
         args = converted([known, g, argmax, z.shape, w, x.shape, *options, *pool], order)
         assert_equal(lambda *args: cpu.conv2d_grad_x_of_winners(*args)[0], args, gx)
+    # winners as somebody else's pooling may count them
+    known, of, options = None, argmax.astype(np.int64), (*options, *pool)
+    args = [known, g, of, z.shape, x, w.shape, *options]
+    assert_equal(cpu.conv2d_grad_w_of_winners, args, (gw, gb))
+    args = [known, g, of, z.shape, w, x.shape, *options]
+    assert_equal(lambda *args: cpu.conv2d_grad_x_of_winners(*args)[0], args, gx)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")

@@ -70,7 +70,7 @@ def recurrent(steps_of, gates, around):
 # operations for each number of an activation, and of its gradient
 ACTIVATIONS = {"relu": (1, 1), "sigmoid": (3, 3), "tanh": (1, 3), "gelu": (5, 10)}
 
-# kernel -> f(result, *arguments), the arguments as kernels/reference has them
+# kernel -> f(result, *arguments), the arguments as kernels/reference has them (kernels/cpu: backend.WHOLES)
 FLOPS = {
     "matmul": lambda y, a, b: 2 * y.size * a.shape[-1],
     "linear": lambda y, x, w, b: 2 * y.size * x.shape[-1] + (0 if b is None else y.size),

@@ -42,9 +42,8 @@ def conv2d_relu_max_pool2d(
         y, argmax = k.conv2d_relu_max_pool2d(x, w, b, *convolution, pool_kernel, pool_stride)
     else:
         y, argmax = k.relu_max_pool2d(k.conv2d(x, w, b, *convolution), *window, False)
-    sent = of = (
-        None  # back through pooling and relu, if that was asked for; and which gradient of y
-    )
+    # what came back through pooling and relu, if anybody asked for it; and of which gradient of y
+    sent = of = None
 
     def send(g):
         nonlocal sent, of
